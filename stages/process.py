@@ -1,0 +1,176 @@
+"""How a stage lives and ends: signals, its parent's death, its lock, its exit code and the note it leaves."""
+
+import argparse
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from stages.errors import InputError, Interrupted, ResourceError, StageError
+from stages.storage import write_json
+
+WORK = Path(".work")
+PR_SET_PDEATHSIG = 1
+PARENT_POLL_SECONDS = 1.0
+
+QUIET = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # libgomp spins at barriers: 30 times slower beside any other load on small machines
+    "DVC_NO_ANALYTICS": "1",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+
+
+def prepare_environment() -> None:
+    """Set thread policy and switch telemetry off, before any heavy import; what the user has set stays."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def die_with_parent() -> None:
+    """Ask for SIGTERM when the parent process ends, so that a killed `dvc repro` leaves no training behind.
+
+    Linux delivers it through PR_SET_PDEATHSIG; a thread that polls the parent's id covers other systems and the
+    case where an intermediate parent hands the process to another one.
+    """
+    parent = os.getppid()
+    if parent == 1:  # a service manager or container started the stage itself
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise Interrupted("the process that started this stage has ended")
+    threading.Thread(target=_poll_parent, args=(parent,), daemon=True, name="parent-poll").start()
+
+
+def _poll_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class StopSignal:
+    """Remembers that SIGTERM or SIGINT arrived; loops that can save ask it, all else is interrupted at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.deferred = False
+
+    def install(self) -> None:
+        """Handle SIGTERM and SIGINT in this process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        if not self.deferred:
+            raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    @contextlib.contextmanager
+    def defer(self) -> Iterator["StopSignal"]:
+        """Within the block signals only set `requested`; the block's owner decides where it is safe to stop."""
+        self.deferred = True
+        try:
+            yield self
+        finally:
+            self.deferred = False
+
+
+STOP = StopSignal()
+
+
+@contextlib.contextmanager
+def stage_lock(stage: str) -> Iterator[None]:
+    """Hold the lock of one stage of this workspace; the kernel frees it when the process dies.
+
+    Raises:
+        InputError: another process holds it; its id is named.
+    """
+    from filelock import FileLock, Timeout
+
+    path = WORK / "locks" / f"{stage}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    owner = path.with_suffix(".owner")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        holder = owner.read_text() if owner.exists() else "unknown"
+        raise InputError(f"{stage} is already running in this workspace (process {holder}); wait for it") from None
+    try:
+        owner.write_text(str(os.getpid()))
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def parse_arguments(stage: str, description: str, per_model: bool, extra: Callable | None = None) -> argparse.Namespace:
+    """Parse a stage's command line: the model's name where the stage is one per model, `--params`, and `extra`."""
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=description)
+    if per_model:
+        parser.add_argument("model", help="a name from `select` in params.yaml")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings file (default: params.yaml)")
+    if extra:
+        extra(parser)
+    return parser.parse_args()
+
+
+def run_stage(stage: str, work: Callable[[], None]) -> int:
+    """Run a stage's work under its lock and return its exit code, with one clear line for whatever ends it early.
+
+    The outcome (code, reason, retryable) is left in `.work/last/STAGE.json`, since DVC turns any failure into 255.
+    """
+    prepare_environment()
+    started = time.time()
+    failure: StageError | None = None
+    try:
+        STOP.install()
+        die_with_parent()
+        with stage_lock(stage):
+            work()
+    except StageError as error:
+        failure = error
+    except (OSError, MemoryError, RuntimeError) as error:
+        failure = _as_resource_error(error)
+        if failure is None:
+            _leave_note(stage, started, StageError(f"{type(error).__name__}: {error}"))
+            raise
+    if failure:
+        print(f"{stage}: {failure}", file=sys.stderr, flush=True)
+    _leave_note(stage, started, failure)
+    return failure.code if failure else 0
+
+
+def _as_resource_error(error: BaseException) -> StageError | None:
+    """Translate exhausted disk, memory or device into one line; anything else is a defect and keeps its trace."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(f"the disk is full: {error.filename or 'free some space'}; what was finished is kept")
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
+        return ResourceError(f"{error.filename} cannot be written: {error.strerror}")
+    out_of_memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+    if out_of_memory:
+        return ResourceError("out of memory; lower `batch` or the resolution, or set `precision: bf16` for this model")
+    return None
+
+
+def _leave_note(stage: str, started: float, failure: StageError | None) -> None:
+    note = {
+        "code": failure.code if failure else 0,
+        "reason": str(failure) if failure else "finished",
+        "retryable": failure.retryable if failure else False,
+        "seconds": round(time.time() - started, 3),
+    }
+    with contextlib.suppress(OSError):  # the note explains a failure; it must not replace it
+        write_json(WORK / "last" / f"{stage}.json", note)

@@ -1,0 +1,114 @@
+"""Files that are either whole or absent, and the hashes that name their content."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.errors import InputError
+
+CHUNK = 1 << 20
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the sha256 of bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file's bytes as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_tree(folder: Path) -> str:
+    """Return one sha256 over the relative names and contents of all files below a folder, in name order."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Return the sha256 of a value's canonical JSON (sorted keys, no spaces)."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old or the new bytes, never a part (temporary file, fsync, replace)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON with a closing newline, atomically; NaN and infinity are refused."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path, hint: str = "") -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: the file is absent or not JSON; `hint` tells what would make it.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; {hint or 'an earlier stage writes it'}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); delete it and run the stage that writes it") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in a folder durable (POSIX; elsewhere a folder cannot be opened and nothing is done)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def whole_folder(destination: Path) -> Iterator[Path]:
+    """Yield an empty sibling folder that takes the destination's place only if the block succeeds."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    partial = destination.with_name(f".{destination.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        shutil.rmtree(destination, ignore_errors=True)
+        partial.replace(destination)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    sync_folder(destination.parent)
+
+
+def require(path: Path, stage: str) -> Path:
+    """Return a path that an earlier stage must have made.
+
+    Raises:
+        InputError: it is not there; the message names the stage to run.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; run `python -m stages.{stage}` or `dvc repro` first")
+    return path
