@@ -1,7 +1,7 @@
 """What params.yaml and a preset may say; unknown or impossible values are refused by name before anything runs."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from stages.errors import InputError
 
 PRESETS = Path(__file__).parent / "presets"
-STYLES = ("openmoji", "twemoji", "fluent3d", "fluentflat", "fluentcolor")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Model = TypeVar("Model", bound=BaseModel)
 Style = Literal["openmoji", "twemoji", "fluent3d", "fluentflat", "fluentcolor"]
 
 
@@ -249,7 +249,7 @@ def load_settings(path: Path = Path("params.yaml")) -> Settings:
     return settings
 
 
-def _validated[Model: BaseModel](kind: type[Model], raw: dict[str, Any], prefix: str) -> Model:
+def _validated(kind: type[Model], raw: dict[str, Any], prefix: str) -> Model:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
