@@ -1,0 +1,67 @@
+"""The table of decisions in data/crops: which square of each picture is used, or why the picture is set aside."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.errors import InputError
+from stages.storage import require
+
+NAME = "crops.parquet"
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("quad", pa.list_(pa.float64())),
+        ("landmarks", pa.list_(pa.float64())),
+        ("skipped", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One picture's crop: corners x0 y0 .. x3 y3 from the upper left, counter-clockwise, in pixels of the decoded picture.
+
+    The quad may reach outside the picture; `skipped` is empty or the reason why the picture is not used.
+    """
+
+    key: str
+    quad: list[float] = field(default_factory=list)
+    landmarks: list[float] = field(default_factory=list)
+    skipped: str = ""
+
+
+def square_quad(left: float, top: float, side: float) -> list[float]:
+    """Return the corners of an upright square."""
+    right, bottom = left + side, top + side
+    return [left, top, left, bottom, right, bottom, right, top]
+
+
+def write_crops(folder: Path, crops: list[Crop]) -> None:
+    """Write the table in the order of keys."""
+    rows = [asdict(crop) for crop in sorted(crops, key=lambda crop: crop.key)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / NAME)
+
+
+def read_crops(folder: Path) -> dict[str, Crop]:
+    """Read the crops by key.
+
+    Raises:
+        InputError: the align stage has not run.
+    """
+    return {row["key"]: Crop(**row) for row in pq.read_table(require(folder, "align") / NAME).to_pylist()}
+
+
+def check_share(skipped: list[Crop], total: int, limit: float) -> None:
+    """Refuse to go on when too many pictures are set aside.
+
+    Raises:
+        InputError: their share is over `data.max_reject_share`; the first reasons are quoted.
+    """
+    if len(skipped) > limit * total:
+        quoted = "; ".join(f"{crop.key}: {crop.skipped}" for crop in skipped[:3])
+        raise InputError(
+            f"{len(skipped)} of {total} pictures are unreadable, more than data.max_reject_share {limit}: {quoted}"
+        )
