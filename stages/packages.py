@@ -117,7 +117,9 @@ def check_sha256(path: Path, expected: str) -> None:
     """
     found = sha256_file(path)
     if found != expected:
-        raise InputError(f"{path.name} has sha256 {found}, expected {expected}: it is damaged or not the pinned version")
+        raise InputError(
+            f"{path.name} has sha256 {found}, expected {expected}: it is damaged or not the pinned version"
+        )
 
 
 def _download(package: Package, folder: Path) -> Path:

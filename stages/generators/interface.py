@@ -36,9 +36,7 @@ class Capabilities:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Capabilities":
         """Read what `to_json` returned."""
-        return cls(
-            **value | {"latent_shape": tuple(value["latent_shape"]), "class_names": tuple(value["class_names"])}
-        )
+        return cls(**value | {"latent_shape": tuple(value["latent_shape"]), "class_names": tuple(value["class_names"])})
 
 
 @dataclass(frozen=True)

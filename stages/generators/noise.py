@@ -12,7 +12,5 @@ def latents(seeds: Iterable[int], shape: tuple[int, ...]) -> np.ndarray:
 
     Philox: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
     """
-    rows = [
-        np.random.Generator(np.random.Philox(key=seed)).standard_normal(shape, dtype=np.float32) for seed in seeds
-    ]
+    rows = [np.random.Generator(np.random.Philox(key=seed)).standard_normal(shape, dtype=np.float32) for seed in seeds]
     return np.stack(rows) if rows else np.zeros((0, *shape), np.float32)

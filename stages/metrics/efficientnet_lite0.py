@@ -41,10 +41,11 @@ STAGES = (
 class SameConv2d(nn.Conv2d):
     """A convolution with TensorFlow's SAME padding, which puts the odd pixel on the right and below."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d gives it
+    def forward(self, input: Tensor) -> Tensor:
         """Convolve (N, C, H, W); the output is ceil(H / stride) by ceil(W / stride)."""
         kernel, stride = self.kernel_size[0], self.stride[0]
-        totals = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in (input.shape[3], input.shape[2])]
+        sizes = (input.shape[3], input.shape[2])  # F.pad counts from the last dimension
+        totals = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in sizes]
         padding = [side for total in totals for side in (total // 2, total - total // 2)]
         return F.conv2d(F.pad(input, padding), self.weight, self.bias, self.stride, 0, 1, self.groups)
 

@@ -1,0 +1,67 @@
+"""What an exported file says about itself: capabilities, the identity of its content, the recipe of its noise."""
+
+import json
+from typing import Any
+
+from stages.generators.interface import Capabilities
+from stages.generators.noise import RECIPE
+
+FORMAT = "1"  # of these keys; a reader refuses what it does not know
+PREFIX = "image_foundry."
+IDENTITY_KEYS = ("weights", "dataset", "settings")
+OUTPUT = "pictures"
+
+
+def describe(capabilities: Capabilities, identity: dict[str, str]) -> dict[str, str]:
+    """Return metadata_props of a file: content alone, so that equal content has equal bytes anywhere.
+
+    The `Image.*` keys are those of ONNX's MetadataProps document.
+    """
+    own = {
+        "format": FORMAT,
+        "capabilities": json.dumps(capabilities.to_json(), sort_keys=True),
+        "noise": RECIPE,
+        "value_range": "[-1, 1]",
+        **{f"identity.{key}": identity[key] for key in IDENTITY_KEYS if key in identity},
+    }
+    standard = {
+        "Image.BitmapPixelFormat": "Rgb8" if capabilities.channels == 3 else "Gray8",
+        "Image.ColorSpaceGamma": "SRGB",
+        "Image.NominalPixelRange": "Normalized_1_1",
+    }
+    return {f"{PREFIX}{key}": value for key, value in own.items()} | standard
+
+
+def read_capabilities(found: dict[str, str]) -> Capabilities:
+    """Read what `describe` wrote.
+
+    Raises:
+        ValueError: keys are missing, of another format or not readable; the message says which.
+    """
+    missing = [f"{PREFIX}{key}" for key in ("format", "capabilities", "noise") if f"{PREFIX}{key}" not in found]
+    if missing:
+        raise ValueError(f"it lacks metadata {', '.join(missing)}")
+    if found[f"{PREFIX}format"] != FORMAT:
+        raise ValueError(f"its metadata are of format {found[f'{PREFIX}format']}, this version reads {FORMAT}")
+    if found[f"{PREFIX}noise"] != RECIPE:
+        raise ValueError(f"it wants noise by another recipe than {RECIPE}")
+    try:
+        return Capabilities.from_json(json.loads(found[f"{PREFIX}capabilities"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"its metadata {PREFIX}capabilities are not readable ({error})") from error
+
+
+def read_identity(found: dict[str, str]) -> dict[str, str]:
+    """Return the sha256 of the weights, data and settings that a file comes from."""
+    start = f"{PREFIX}identity."
+    return {key.removeprefix(start): found[key] for key in sorted(found) if key.startswith(start)}
+
+
+def expected_input(capabilities: Capabilities) -> dict[str, list[Any]]:
+    """Return the dimensions of each input; None is the batch."""
+    return {"latent": [None, *capabilities.latent_shape]}
+
+
+def expected_output(capabilities: Capabilities) -> list[Any]:
+    """Return the dimensions of the pictures; None is the batch."""
+    return [None, capabilities.channels, capabilities.resolution, capabilities.resolution]

@@ -1,0 +1,107 @@
+"""Writes what a training leaves for the stages after it and for people: weights, samples, curve, record."""
+
+import platform
+import shutil
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from stages.storage import sha256_file, sha256_json, whole_folder, write_json
+from stages.train.adoption import read_lineage
+from stages.trainer.fingerprint import Fingerprint
+from stages.trainer.health import find_alerts
+from stages.trainer.loop import TrainingLoop, save_grid
+
+LIBRARIES = ("torch", "numpy", "accelerate", "safetensors")
+
+
+def write_results(
+    name: str, loop: TrainingLoop, config: dict[str, Any], fingerprint: Fingerprint, training: Path, started: float
+) -> None:
+    """Write models/NAME/training: equal trainings give equal weights, samples and curve; the record holds the times."""
+    write_weights(training / "weights", loop, config, fingerprint)
+    write_samples(training / "samples", loop)
+    write_json(training / "curve.json", loop.progress.curve)
+    write_json(training / "record.json", build_record(name, loop, fingerprint, started))
+    print(f"{name}: {loop.progress.seen / 1000:.1f} kimg, weights in {training / 'weights'}")
+
+
+def write_weights(weights: Path, loop: TrainingLoop, config: dict[str, Any], fingerprint: Fingerprint) -> None:
+    """Write the averaged generator and the discriminator as safetensors, with the config that rebuilds them."""
+    with whole_folder(weights) as folder:
+        _save(loop.adversaries.average, folder / "generator.safetensors")
+        _save(loop.adversaries.discriminator, folder / "discriminator.safetensors")
+        identity = {
+            "weights": sha256_file(folder / "generator.safetensors"),
+            "dataset": fingerprint.dataset,
+            "settings": sha256_json(fingerprint.settings),
+            "fingerprint": fingerprint.digest,
+        }
+        write_json(folder / "config.json", {**config, "identity": identity})
+
+
+def _save(network: nn.Module, path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
+
+
+def write_samples(samples: Path, loop: TrainingLoop) -> None:
+    """Copy the grids of the ticks up to the budget and draw the final one."""
+    last = round(loop.settings.budget_kimg)
+    with whole_folder(samples) as folder:
+        for path in sorted((loop.folder / "samples").glob("kimg-*.png")):
+            if int(path.stem.removeprefix("kimg-")) < last:
+                shutil.copyfile(path, folder / path.name)
+        save_grid(loop.adversaries.draw(loop.grid_latent), folder / f"kimg-{last:06d}.png")
+
+
+def build_record(name: str, loop: TrainingLoop, fingerprint: Fingerprint, started: float) -> dict[str, Any]:
+    """Return what a person asks later: which code, data and settings, on what, how long, with which alerts."""
+    progress = loop.progress
+    commit, dirty = git_state()
+    return {
+        "model": name,
+        "fingerprint": fingerprint.digest,
+        "kimg": progress.seen / 1000,
+        "seconds": round(progress.seconds, 2),
+        "cpu_seconds": round(progress.cpu_seconds, 2),
+        "pictures_per_second": round(progress.seen / max(progress.seconds, 1e-9), 2),
+        "device": str(loop.adversaries.device),
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "alerts": find_alerts(progress.curve),
+        "settings": loop.settings.model_dump(),
+        "policy": fingerprint.policy,
+        "dataset": fingerprint.dataset,
+        "lineage": read_lineage(loop.folder),
+        "versions": {library: version(library) for library in LIBRARIES} | {"python": platform.python_version()},
+        "started": _moment(started),
+        "finished": _moment(time.time()),
+    }
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """Return the commit at which the stage runs and whether tracked files differ from it; None outside of Git.
+
+    dvc.lock is left out: a running pipeline rewrites it itself.
+    """
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None, None
+    return commit, bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock"))
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,0 +1,109 @@
+"""Trains one selected model, resuming where a state of the same fingerprint is, and writes its weights and record."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from stages.dataset import ImageDataset
+from stages.errors import InputError
+from stages.process import WORK
+from stages.settings import ModelSettings
+from stages.storage import read_json, require
+from stages.train.adoption import adopt_state, explain_others, prepare_folder
+from stages.train.results import write_results
+from stages.trainer.adversarial import Adversaries, Policy
+from stages.trainer.budget import check_disk, describe_budget, measure_speed, state_bytes
+from stages.trainer.fingerprint import Fingerprint, code_closure, effective_settings
+from stages.trainer.loop import TrainingLoop
+from stages.trainer.state import KEPT
+
+CONFIG_SETTINGS = ("family", "latent", "width", "discriminator_width", "upsample")
+
+
+def run(
+    name: str, settings: ModelSettings, images: Path, augment: Path, training: Path, adopt: str | None = None
+) -> None:
+    """Train a model up to its budget and write weights, samples, curve and record into `training`.
+
+    Raises:
+        InputError: data is absent or too small, or there is no state to adopt.
+        GateError: a loss is not a number.
+        Interrupted: a signal arrived; the state is saved.
+    """
+    started = time.time()
+    dataset = ImageDataset(images, "train")
+    check_training(name, settings, dataset)
+    policy = read_json(require(augment, "augment") / "policy.json", "run `python -m stages.augment`")
+    fingerprint = fingerprint_of(settings, dataset, policy)
+    root = WORK / "train" / name
+    folder = prepare_folder(root, fingerprint)
+    if adopt:
+        adopt_state(root, fingerprint, adopt)
+    loop, config = build_loop(settings, dataset, policy, folder)
+    if not resume(name, loop):
+        for line in explain_others(root, fingerprint):
+            print(f"{name}: {line}", flush=True)
+    loop.run(name)
+    write_results(name, loop, config, fingerprint, training, started)
+
+
+def check_training(name: str, settings: ModelSettings, dataset: ImageDataset) -> None:
+    """Refuse what cannot be trained.
+
+    Raises:
+        InputError: there are fewer pictures than a batch, or several processes were started.
+    """
+    if len(dataset) < settings.batch:
+        raise InputError(
+            f"models.{name}.batch is {settings.batch}, but only {len(dataset)} training pictures are there; "
+            "lower batch or add pictures"
+        )
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        raise InputError(f"WORLD_SIZE is {world}; training runs in one process in this version")
+
+
+def fingerprint_of(settings: ModelSettings, dataset: ImageDataset, policy: dict[str, Any]) -> Fingerprint:
+    """Return the fingerprint of a training: settings, data, policy, and the code that it imports."""
+    entries = ["stages.train.run", f"stages.networks.{settings.family}", f"stages.generators.{settings.family}"]
+    obeyed = {key: policy[key] for key in ("transforms", "p", "mirror")}
+    return Fingerprint(effective_settings(settings.model_dump()), dataset.content_hash, obeyed, code_closure(entries))
+
+
+def build_loop(
+    settings: ModelSettings, dataset: ImageDataset, policy: dict[str, Any], folder: Path
+) -> tuple[TrainingLoop, dict[str, Any]]:
+    """Build networks and loop; say what the training will cost, measured on throw-away copies of the networks."""
+    config = {key: getattr(settings, key) for key in CONFIG_SETTINGS}
+    config |= {"resolution": dataset.resolution, "channels": dataset.channels, "class_names": []}
+    obeyed = Policy(policy["transforms"], policy["p"], policy["mirror"])
+    accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(settings.precision, settings.precision))
+    throwaway = Adversaries(config, settings, obeyed, accelerator)
+    speed = measure_speed(throwaway, settings.batch, (dataset.channels, dataset.resolution, dataset.resolution))
+    disk = KEPT * state_bytes(throwaway)
+    check_disk(folder, disk)
+    loop = TrainingLoop(Adversaries(config, settings, obeyed, accelerator), dataset, settings, folder)
+    loop.speed, loop.disk = speed, disk
+    return loop, config
+
+
+def resume(name: str, loop: TrainingLoop) -> bool:
+    """Go on from a state if there is one, and print what is left to do.
+
+    Raises:
+        InputError: an adopted state is of another architecture.
+    """
+    try:
+        resumed = loop.resume()
+    except RuntimeError as error:
+        raise InputError(
+            f"the state in {loop.folder} does not fit {name}: {' '.join(str(error).split())[:300]}"
+        ) from error
+    done = loop.progress.seen / 1000
+    if resumed:
+        print(f"{name}: going on from {done:.1f} kimg")
+    print(describe_budget(name, loop.settings.budget_kimg, done, loop.speed, loop.disk), flush=True)
+    return resumed

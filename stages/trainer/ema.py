@@ -1,0 +1,36 @@
+"""An exponential moving average of the generator, its half-life counted in pictures."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+def ema_decay(batch: int, seen: int, half_life: float, rampup: float) -> float:
+    """Return the weight of the old average in one step.
+
+    0.5 ** (batch / h) with h = min(half_life, rampup * seen) in pictures: short runs average over a short past
+    (Karras 2020, "Training GANs with limited data", official configs). `rampup` 0 switches the ramp off.
+    """
+    effective = min(half_life, rampup * seen) if rampup else half_life
+    return 0.5 ** (batch / max(effective, 1e-8))
+
+
+def start_average(network: nn.Module) -> nn.Module:
+    """Return a copy of a network that takes no gradient and is used in evaluation mode."""
+    return copy.deepcopy(network).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the average towards a network: parameters and batch norm's running moments alike.
+
+    Moments are averaged too, since those of the last step belong to other weights than the averaged ones.
+    """
+    mine = [*average.parameters(), *average.buffers()]
+    theirs = [*network.parameters(), *network.buffers()]
+    for old, new in zip(mine, theirs, strict=True):
+        if old.is_floating_point():
+            old.lerp_(new, 1 - decay)
+        else:
+            old.copy_(new)

@@ -1,0 +1,168 @@
+"""The training loop: steps, ticks, states, and a stop that loses nothing."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.dataset import ImageDataset, to_uint8
+from stages.errors import GateError, Interrupted
+from stages.generators.noise import latents
+from stages.process import STOP
+from stages.progress import progress_bar
+from stages.settings import ModelSettings
+from stages.sheet import sheet
+from stages.trainer.adversarial import STATISTICS, Adversaries
+from stages.trainer.health import diversity, find_alerts, unhealthy_losses
+from stages.trainer.order import PictureOrder, random_source
+from stages.trainer.state import StateFolder, TrainingState
+
+GRID = 64
+CHECKED_STEPS = 64  # losses are looked at this often: each look waits for the device
+
+
+@dataclass
+class Progress:
+    """What a training has done so far; kept in its states."""
+
+    seen: int = 0  # pictures
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STATISTICS, 0.0))
+    steps: int = 0  # in this tick
+    seconds: float = 0.0  # of training, over all sessions
+    cpu_seconds: float = 0.0
+
+
+class TrainingLoop:
+    """Trains adversaries on a data set up to a budget, saving states into a folder."""
+
+    def __init__(self, adversaries: Adversaries, dataset: ImageDataset, settings: ModelSettings, folder: Path) -> None:
+        self.adversaries, self.settings, self.folder = adversaries, settings, folder
+        self.pixels = dataset.pixels
+        self.order = PictureOrder(len(self.pixels), settings.seed)
+        self.states = StateFolder(folder)
+        self.speed = 0.0  # training pictures per second, as measured before the start
+        self.disk = 0  # bytes that the states take
+        self.progress = Progress()
+        self.pending: list[tuple[str, Tensor]] = []  # statistics that are still on the device
+        self.grid_latent = torch.from_numpy(latents(range(GRID), (settings.latent,)))
+        self.real_diversity = diversity(self._pictures(self.order.positions(0, min(GRID, len(self.pixels))), 0))
+
+    @property
+    def total(self) -> int:
+        """Pictures of the whole budget, in whole batches."""
+        return math.ceil(self.settings.budget_kimg * 1000 / self.settings.batch) * self.settings.batch
+
+    def resume(self) -> bool:
+        """Go on from the newest undamaged state within the budget, if there is one."""
+        state = self.states.load_newest(self.total)
+        if state is None:
+            return False
+        self.adversaries.restore(state)
+        self.progress = Progress(seen=state.seen, **state.values["progress"])
+        return True
+
+    def run(self, name: str) -> None:
+        """Train up to the budget.
+
+        Raises:
+            Interrupted: SIGTERM or SIGINT arrived; the state is saved.
+            GateError: a loss is not a number; the last good state is kept.
+        """
+        with STOP.defer(), progress_bar(f"training {name}", self.total, initial=self.progress.seen) as bar:
+            while self.progress.seen < self.total:
+                self._timed_step()
+                bar.update(self.settings.batch)
+                self._after_step()
+                if STOP.requested:
+                    self.save()
+                    raise Interrupted(
+                        f"stopped at {self.progress.seen / 1000:.1f} kimg, state saved; run again to go on"
+                    )
+            self._check_losses()
+            self.save()
+
+    def _timed_step(self) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        progress = self.progress
+        real = self._pictures(self.order.positions(progress.seen, self.settings.batch), progress.seen)
+        statistics = self.adversaries.step(real, progress.seen)
+        for key in STATISTICS:
+            self.pending.append((key, statistics[key]))
+        progress.seen += self.settings.batch
+        progress.steps += 1
+        progress.seconds += time.perf_counter() - wall
+        progress.cpu_seconds += time.process_time() - cpu
+
+    def _after_step(self) -> None:
+        progress, batch = self.progress, self.settings.batch
+        tick = crossed(progress.seen, batch, self.settings.tick_kimg)
+        checkpoint = crossed(progress.seen, batch, self.settings.checkpoint_kimg)
+        if tick or checkpoint or progress.steps % CHECKED_STEPS == 0:
+            self._check_losses()
+        if tick:
+            self._finish_tick(tick * self.settings.tick_kimg)
+        if checkpoint and progress.seen < self.total:
+            self.save()
+
+    def _check_losses(self) -> None:
+        """Move statistics off the device and stop where a loss is not finite."""
+        fresh = dict.fromkeys(STATISTICS, 0.0)
+        for key, value in self.pending:
+            fresh[key] += float(value)
+            self.progress.sums[key] += float(value)
+        self.pending.clear()
+        problem = unhealthy_losses(fresh)
+        if problem:
+            raise GateError(
+                f"training diverged near {self.progress.seen / 1000:.1f} kimg: {problem}; the last good state is kept. "
+                "Lower generator_lr and discriminator_lr, set r1_gamma, or use precision fp32"
+            )
+
+    def _finish_tick(self, kimg: float) -> None:
+        progress = self.progress
+        grid = self.adversaries.draw(self.grid_latent)
+        row = {key: round(value / progress.steps, 6) for key, value in progress.sums.items()}
+        row["separation"] = round((row["real_sign"] - row["fake_sign"]) / 2, 6)
+        row["diversity"] = round(diversity(grid) / self.real_diversity, 6)
+        progress.curve.append({"kimg": round(kimg, 3), **row})
+        progress.sums, progress.steps = dict.fromkeys(STATISTICS, 0.0), 0
+        save_grid(grid, self.folder / "samples" / f"kimg-{round(kimg):06d}.png")
+        for alert in find_alerts(progress.curve):
+            if alert["kimg"] == progress.curve[-1]["kimg"]:
+                print(f"\nwarning at {kimg:g} kimg: {alert['alert']}: {alert['advice']}", flush=True)
+
+    def save(self) -> None:
+        """Write a resumable state of this moment."""
+        self._check_losses()
+        values = {key: value for key, value in vars(self.progress).items() if key != "seen"}
+        state: TrainingState = self.adversaries.export_state(self.progress.seen, {"progress": values})
+        self.states.save(state)
+
+    def _pictures(self, positions: Any, seen: int) -> Tensor:
+        """Return training pictures in [-1, 1] on the device, channels_last, mirrored where the policy says so."""
+        pixels = torch.from_numpy(self.pixels[positions]).to(self.adversaries.device)
+        pictures = (pixels.float() / 127.5 - 1).permute(0, 3, 1, 2)
+        if not self.adversaries.policy.mirror:
+            return pictures
+        random = random_source(self.settings.seed, "mirror", seen)
+        flip = torch.rand(len(pictures), 1, 1, 1, generator=random) < 0.5
+        return torch.where(flip.to(pictures.device), pictures.flip(3), pictures)
+
+
+def crossed(seen: int, batch: int, interval_kimg: float) -> int:
+    """Return how many intervals are complete if the last batch completed one, else 0."""
+    interval = interval_kimg * 1000
+    complete = int(seen // interval)
+    return complete if complete > int((seen - batch) // interval) else 0
+
+
+def save_grid(pictures: Tensor, path: Path) -> None:
+    """Write the grid of the fixed latents, pictures in [-1, 1], shape (N, C, H, W)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    zoom = max(1, 64 // pictures.shape[-1])
+    sheet(to_uint8(pictures.permute(0, 2, 3, 1).numpy()), zoom=zoom, gap=2).save(path)
