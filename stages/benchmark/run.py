@@ -10,7 +10,7 @@ from stages.benchmark.hardware import describe_environment, describe_hardware, d
 from stages.benchmark.plot import plot
 from stages.benchmark.timing import time_batch
 from stages.errors import InputError
-from stages.generators.interface import TorchGenerator
+from stages.generators.interface import Generator, TorchGenerator
 from stages.generators.loading import load_trained
 from stages.generators.onnx_file import OnnxGenerator
 from stages.generators.onnx_session import check_single_runtime
@@ -55,7 +55,7 @@ def run(settings: BenchmarkSettings, weights: Path, file: Path, folder: Path) ->
     return report
 
 
-def check_same_weights(exported: OnnxGenerator, trained: TorchGenerator, file: Path, weights: Path) -> None:
+def check_same_weights(exported: Generator, trained: TorchGenerator, file: Path, weights: Path) -> None:
     """Refuse to compare a file with weights that it was not exported from."""
     found, expected = exported.identity.get("weights"), trained.identity.get("weights")
     if found != expected:

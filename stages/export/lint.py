@@ -30,30 +30,43 @@ def strip(model: "onnx.ModelProto") -> None:
             if name in fields:
                 message.ClearField(name)
     model.graph.name = GRAPH_NAME
+    weights = {tensor.name for tensor in model.graph.initializer}  # their shapes stand in the tensors themselves
+    kept = [value for value in model.graph.value_info if value.name not in weights]
+    model.graph.ClearField("value_info")
+    model.graph.value_info.extend(kept)
 
 
-def find_value_info(model: "onnx.ModelProto") -> None:
-    """Replace the tracer's notes on inner shapes by those that shape inference finds, and mark the pictures.
+def check_shapes(model: "onnx.ModelProto") -> None:
+    """Infer all shapes anew and compare them with the tracer's: it can declare a free batch on a graph that fixes it.
 
     Raises:
-        GateError: inference contradicts the graph, or finds other pictures than the graph declares.
+        GateError: inference contradicts itself or what the graph declares.
     """
     import onnx
 
-    declared = onnx.ValueInfoProto()
-    declared.CopyFrom(model.graph.output[0])
-    model.graph.ClearField("value_info")
-    model.graph.output[0].type.tensor_type.ClearField("shape")
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    bare.graph.ClearField("value_info")
+    for output in bare.graph.output:
+        output.type.tensor_type.ClearField("shape")
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
-        raise GateError(f"the graph's shapes contradict each other: {' '.join(str(error).split())}") from error
-    found, promised = dimensions(inferred.graph.output[0]), dimensions(declared)
-    if found is not None and any(a is not None and a != b for a, b in zip(found, promised or [], strict=False)):
-        raise GateError(f"the graph declares pictures of {promised}, but shape inference finds {found}")
-    model.graph.value_info.extend(inferred.graph.value_info)
-    model.graph.output[0].CopyFrom(declared)
-    mark_as_image(model.graph.output[0])
+        raise GateError(f"the exported graph's shapes contradict each other: {as_line(error)}") from error
+    found = {value.name: dimensions(value) for value in (*inferred.value_info, *inferred.output)}
+    for value in (*model.graph.output, *model.graph.value_info):
+        if contradicts(found.get(value.name), dimensions(value)):
+            raise GateError(
+                f"the exported graph declares {value.name} as {dimensions(value)}, but it is {found[value.name]}"
+            )
+
+
+def contradicts(found: list[int | None] | None, declared: list[int | None] | None) -> bool:
+    """Tell whether an inferred shape excludes a declared one; a dimension that inference leaves open excludes none."""
+    if found is None or declared is None:
+        return False
+    pairs = zip(found, declared, strict=False)
+    return len(found) != len(declared) or any(size is not None and size != other for size, other in pairs)
 
 
 def mark_as_image(output: "onnx.ValueInfoProto") -> None:
@@ -73,11 +86,12 @@ def check(model: "onnx.ModelProto", capabilities: Capabilities, opset: int) -> N
 
     check_versions(model, opset)
     check_dimensions(model, capabilities)
+    check_shapes(model)
     check_names(model)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise GateError(f"the exported graph is not valid ONNX: {' '.join(str(error).split())}") from error
+        raise GateError(f"the exported graph is not valid ONNX: {as_line(error)}") from error
 
 
 def check_versions(model: "onnx.ModelProto", opset: int) -> None:
@@ -116,6 +130,11 @@ def dimensions(value: "onnx.ValueInfoProto") -> list[int | None] | None:
     if not tensor.HasField("shape"):
         return None
     return [size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim]
+
+
+def as_line(error: Exception) -> str:
+    """Return an error's message in one line."""
+    return " ".join(str(error).split())
 
 
 def readable(shapes: Mapping[str, list[int | None] | None]) -> str:

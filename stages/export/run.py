@@ -5,7 +5,7 @@ from typing import Any
 
 from stages.errors import GateError
 from stages.export.graph import trace
-from stages.export.lint import check, find_value_info, strip
+from stages.export.lint import check, mark_as_image, strip
 from stages.export.parity import measure
 from stages.generators.interface import TorchGenerator
 from stages.generators.loading import load_trained
@@ -48,7 +48,7 @@ def build(generator: TorchGenerator, opset: int) -> tuple[bytes, dict[str, Any]]
 
     model = trace(generator, opset)
     strip(model)
-    find_value_info(model)
+    mark_as_image(model.graph.output[0])
     model.producer_name, model.producer_version = PRODUCER, PRODUCER_VERSION
     onnx.helper.set_model_props(model, describe(generator.capabilities, generator.identity))
     check(model, generator.capabilities, opset)

@@ -135,12 +135,28 @@ def fold_batch_norms(network: nn.Module) -> None:
                 setattr(module, norm_name, nn.Identity())
 
 
+def fold_padding(network: nn.Module) -> None:
+    """Turn SAME padding at stride 2 into a leading row and column of zeros in the kernel: the same sums without a copy.
+
+    Holds for odd kernels on even heights and widths, and at 224 pixels all inputs of such convolutions are even.
+    """
+    for module in list(network.modules()):
+        for name, same in list(module.named_children()):
+            if isinstance(same, SameConv2d):
+                kernel, groups = same.kernel_size[0], same.groups
+                wider = nn.Conv2d(same.in_channels, same.out_channels, kernel + 1, 2, kernel // 2, groups=groups)
+                wider.load_state_dict({"weight": F.pad(same.weight, (1, 0, 1, 0)), "bias": same.bias})
+                setattr(module, name, wider)
+
+
 def build() -> EfficientNetLite0:
     """Return the network with its ImageNet weights, strictly loaded, in evaluation mode, channels_last."""
     network = EfficientNetLite0()
     network.load_state_dict(load_weights(), strict=True)
-    network.eval().requires_grad_(False)
+    network.eval()
     fold_batch_norms(network)
+    fold_padding(network)
+    network.requires_grad_(False)
     return cast(EfficientNetLite0, network.to(memory_format=torch.channels_last))
 
 

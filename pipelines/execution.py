@@ -1,0 +1,129 @@
+"""Runs one stage by `dvc repro --single-item` under supervision and tells how it ended."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any
+
+from pipelines.dvc import dvc_command, dvc_environment
+from stages.errors import Interrupted, ResourceError
+from stages.process import WORK
+
+NOTES = WORK / "last"
+DEFECT = 1
+KILLED = 137
+RETRIES = {"download": 3, "train": 1}  # where a repetition can help: the network, and a training that resumes
+BACKOFF_SECONDS = (5.0, 15.0, 45.0)
+
+LineReader = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended: its exit code as the stage itself reports it, why, and whether a repetition may help."""
+
+    stage: str
+    code: int
+    reason: str
+    retryable: bool
+    seconds: float
+
+
+def retries_of(stage: str) -> int:
+    """Return how often a stage that failed in a retryable way may be repeated."""
+    return RETRIES.get(stage.partition("@")[0], 0)
+
+
+def repro(stage: str, read_line: LineReader | None = None, force: bool = False) -> Outcome:
+    """Bring one stage up to date: run it, take it from dvc's run-cache, or find that it needs nothing.
+
+    Output goes to this process's own, or line by line to `read_line`. DVC turns every failure into 255, so code and
+    reason come from the note that the stage leaves.
+    """
+    before = _note_time(stage)
+    started = time.monotonic()
+    forced = ["--force"] if force else []
+    code = run_supervised(dvc_command("repro", "--single-item", *forced, stage), read_line)
+    note = _read_note(stage) if _note_time(stage) != before else {}
+    return _outcome(stage, code, note, time.monotonic() - started)
+
+
+def repro_with_retries(stage: str, read_line: LineReader | None = None, force: bool = False) -> Outcome:
+    """Bring one stage up to date, repeating it with growing pauses where its own note says that this may help."""
+    outcome = repro(stage, read_line, force)
+    for attempt in range(retries_of(stage)):
+        if outcome.code == 0 or not outcome.retryable:
+            break
+        pause = BACKOFF_SECONDS[attempt]
+        (read_line or _print)(f"{stage}: {outcome.reason}; attempt {attempt + 2} in {pause:.0f} s")
+        time.sleep(pause)
+        outcome = repro(stage, read_line, force)
+    return outcome
+
+
+def _outcome(stage: str, dvc_code: int, note: dict[str, Any], seconds: float) -> Outcome:
+    if dvc_code == 0:
+        return Outcome(stage, 0, "finished", False, seconds)
+    if dvc_code == Interrupted.code:
+        return Outcome(stage, Interrupted.code, note.get("reason", "stopped"), True, seconds)
+    if note.get("code"):
+        return Outcome(stage, note["code"], note["reason"], note["retryable"], seconds)
+    if dvc_code == KILLED:
+        return Outcome(stage, ResourceError.code, "was killed (SIGKILL); out of memory?", False, seconds)
+    reason = f"dvc ended with {dvc_code} and the stage left no note; the lines above say why"
+    return Outcome(stage, DEFECT, reason, False, seconds)
+
+
+def _read_note(stage: str) -> dict[str, Any]:
+    note: dict[str, Any] = json.loads((NOTES / f"{stage}.json").read_text())
+    return note
+
+
+def _note_time(stage: str) -> int:
+    path = NOTES / f"{stage}.json"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def run_supervised(command: list[str], read_line: LineReader | None = None) -> int:
+    """Run a command under `pipelines.supervise` and return its exit code; whatever ends this call ends the command."""
+    supervisor = [sys.executable, "-m", "pipelines.supervise", "--parent", str(os.getpid()), "--", *command]
+    process = subprocess.Popen(
+        supervisor,
+        start_new_session=True,
+        env=dvc_environment(),
+        stdout=subprocess.PIPE if read_line else None,
+        stderr=subprocess.STDOUT if read_line else None,
+        text=True,
+        errors="replace",
+    )
+    try:
+        if read_line and process.stdout:
+            _read_lines(process.stdout, read_line)
+        code = process.wait()
+        return 128 - code if code < 0 else code
+    finally:
+        _stop(process)
+
+
+def _read_lines(stream: IO[str], read_line: LineReader) -> None:
+    for line in stream:  # text mode makes a progress bar's carriage return a line end, too
+        if line.strip():
+            read_line(line.rstrip())
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End a supervisor that still runs and wait for it; a further interruption makes it kill at once."""
+    while process.poll() is None:
+        process.terminate()
+        try:
+            process.communicate()  # reads on, so that a full pipe does not keep a training from saving
+        except BaseException:  # the first interruption is already on its way up
+            continue
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

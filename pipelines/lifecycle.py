@@ -1,0 +1,75 @@
+"""What both front doors do around the stages: one run at a time, fresh pins, a plan, skipping, the closing check."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipelines.execution import Outcome
+from pipelines.plan import Step, read_status
+from pipelines.refresh import refresh
+from stages.errors import InputError, StageError
+from stages.process import stage_lock
+from stages.settings import Settings, load_settings
+
+LOCK = "pipeline"
+
+
+@contextlib.contextmanager
+def opened_project() -> Iterator[Settings]:
+    """Check the settings, hold the workspace's lock, bring the pins up to date, and yield the settings.
+
+    Raises:
+        InputError: a setting is wrong, a source is not there, or another run is at work here; its id is named.
+    """
+    if not Path("dvc.yaml").exists():
+        raise InputError(f"{Path.cwd()} holds no dvc.yaml; run in the project's folder")
+    settings = load_settings()
+    with stage_lock(LOCK):
+        for path in refresh(settings):
+            print(f"{path} rewritten: the source or the weights differ from what was pinned", flush=True)
+        yield settings
+
+
+def choose(steps: list[Step], targets: list[str]) -> list[Step]:
+    """Return the steps that targets (a stage, `train` for all of a kind, or a model) need, themselves included."""
+    if not targets:
+        return steps
+    wanted = {step.stage for step in steps if {step.stage, *step.stage.split("@")} & set(targets)}
+    for step in reversed(steps):
+        if step.stage in wanted:
+            wanted |= set(step.after)
+    return [step for step in steps if step.stage in wanted]
+
+
+def run_steps(steps: list[Step], run_step: Callable[[Step], Outcome], tell: Callable[[str], None]) -> list[Outcome]:
+    """Run steps in order and return how each ended; one whose input failed is left out, the others go on."""
+    failed: set[str] = set()
+    outcomes = []
+    for step in steps:
+        blocked = [name for name in step.after if name in failed]
+        if blocked:
+            tell(f"{step.stage}: left out, since {', '.join(blocked)} failed")
+            failed.add(step.stage)
+            continue
+        outcome = run_step(step)
+        outcomes.append(outcome)
+        if outcome.code:
+            tell(f"{step.stage}: failed with exit code {outcome.code}: {outcome.reason}")
+            failed.add(step.stage)
+    return outcomes
+
+
+def exit_code(outcomes: list[Outcome]) -> int:
+    """Return the code of the first stage that failed, 0 where none did."""
+    return next((outcome.code for outcome in outcomes if outcome.code), 0)
+
+
+def check_current() -> None:
+    """Make sure that nothing is stale after a run.
+
+    Raises:
+        StageError: `dvc status` still names stages; something changed while the run went on.
+    """
+    stale = read_status()
+    if stale:
+        raise StageError(f"after the run dvc status still names {', '.join(stale)}: files changed meanwhile; run again")

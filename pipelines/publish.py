@@ -1,0 +1,139 @@
+"""Shows stage outputs in MLflow, one run per trained model, as often as you like: `python -m pipelines.publish`.
+
+Runs are built from files, not logged live, so that a result which DVC took from its cache appears, too.
+"""
+
+import argparse
+import contextlib
+import json
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipelines.results import Results, is_trained, read_results
+from stages.errors import InputError, StageError
+from stages.process import WORK, prepare_environment, stage_lock
+from stages.settings import Settings, load_settings
+from stages.storage import sha256_bytes, write_json
+
+PUBLISHED = WORK / "published"
+SQLITE = "sqlite:///"
+
+Tell = Callable[[str], None]
+
+
+def publish_changed(settings: Settings, tell: Tell) -> list[str]:
+    """Publish the selected, trained models that differ from what was published, and return those that were.
+
+    A tracking server that does not answer is told loudly and is no failure: the next call fills in what is missing.
+    """
+    return _publish([result for result in trained_results(settings, tell) if not is_published(result)], tell)
+
+
+def publish_all(settings: Settings, tell: Tell) -> list[str]:
+    """Publish every selected, trained model whatever was published before; what is there already is not repeated."""
+    return _publish(trained_results(settings, tell), tell)
+
+
+def _publish(results: list[Results], tell: Tell) -> list[str]:
+    if not results:
+        return []
+    from pipelines.tracking import Tracker, tracking_errors
+
+    done: list[str] = []
+    with stage_lock("publish"):
+        try:
+            tracker = Tracker(tracking_uri())
+            for result in results:
+                run_id = tracker.publish(result)
+                note_published(result, run_id)
+                done.append(result.name)
+                tell(f"MLflow: {result.name} is run {run_id}")
+        except tracking_errors() as error:
+            left = ", ".join(result.name for result in results if result.name not in done)
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            tell(f"WARNING: {left} not published, MLflow at {public_uri()} says: {reason[:300]}")
+            tell("WARNING: all results are on disk; `python -m pipelines.publish` fills them in once it answers")
+    return done
+
+
+def trained_results(settings: Settings, tell: Tell) -> list[Results]:
+    """Read the selected models that are trained; pieces that were made from other weights are left out and told."""
+    results = [read_results(name) for name in settings.select if is_trained(name)]
+    return [_without_foreign_scores(result, tell) for result in results]
+
+
+def _without_foreign_scores(result: Results, tell: Tell) -> Results:
+    config = json.loads((result.folder / "training" / "weights" / "config.json").read_text())
+    trained = config.get("identity", {}).get("weights")
+    scored = result.scores.get("identity", {}).get("weights")
+    if scored in (None, trained):
+        return result
+    tell(f"WARNING: {result.name}: its scores are of other weights and are not published; run `dvc repro`")
+    return Results(result.name, result.folder, result.record, result.curve, {}, result.parity, result.benchmark)
+
+
+def tracking_uri() -> str:
+    """Return MLFLOW_TRACKING_URI, or the project's own sqlite file."""
+    import os
+
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{Path('mlflow.db').resolve().as_posix()}"
+
+
+def public_uri() -> str:
+    """Return the tracking address without user, password and query, fit for a log."""
+    scheme, mark, rest = tracking_uri().partition("://")
+    return scheme + mark + rest.partition("?")[0].rpartition("@")[2]
+
+
+def note_published(result: Results, run_id: str) -> None:
+    """Remember what was published where, so that the next call need not ask MLflow, whose import takes seconds."""
+    address = sha256_bytes(tracking_uri().encode())  # the address itself may hold a password
+    note = {"digest": result.digest, "tracking": address, "run": run_id}
+    write_json(PUBLISHED / f"{result.name}.json", note)
+
+
+def is_published(result: Results) -> bool:
+    """Return whether a model was published here as it is now; a sqlite file must still hold the run."""
+    try:
+        note: dict[str, Any] = json.loads((PUBLISHED / f"{result.name}.json").read_text())
+    except (OSError, ValueError):
+        return False
+    uri = tracking_uri()
+    if note["digest"] != result.digest or note["tracking"] != sha256_bytes(uri.encode()):
+        return False
+    return not uri.startswith(SQLITE) or sqlite_holds(Path(uri.removeprefix(SQLITE)), note["run"])
+
+
+def sqlite_holds(database: Path, run_id: str) -> bool:
+    """Return whether an MLflow sqlite file holds a run that is not deleted."""
+    if not database.is_file():
+        return False
+    query = "SELECT 1 FROM runs WHERE run_uuid = ? AND lifecycle_stage = 'active'"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute(query, (run_id,)).fetchone() is not None
+    except sqlite3.Error:  # another schema or a damaged file: MLflow itself shall judge
+        return False
+
+
+def main() -> int:
+    """Publish all selected, trained models and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.publish", description=__doc__)
+    parser.parse_args()
+    prepare_environment()
+    try:
+        settings = load_settings()
+        if not any(is_trained(name) for name in settings.select):
+            raise InputError(f"none of {', '.join(settings.select)} is trained; run `dvc repro` first")
+        publish_all(settings, lambda line: print(line, flush=True))
+    except StageError as error:
+        print(f"publish: {error}", file=sys.stderr)
+        return error.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

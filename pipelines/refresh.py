@@ -1,0 +1,145 @@
+"""Pins what the pipeline reads from outside: `python -m pipelines.refresh`.
+
+Writes data/source.lock.json (the selected source) and data/weights.lock.json (optional weights), both kept in Git and
+dependencies of the stages that use them, so that DVC sees a change outside as a changed file.
+"""
+
+import argparse
+import json
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stages.download.folder import METADATA, picture_files
+from stages.download.run import pinned_content
+from stages.errors import FetchError, InputError, StageError
+from stages.metrics.inception_weights import DOWNLOAD, STANDARD_FILE, STANDARD_SHA256
+from stages.packages import cache_folder, check_sha256
+from stages.process import WORK, prepare_environment, stage_lock
+from stages.progress import progress_bar
+from stages.settings import DataSettings, Settings, load_settings
+from stages.storage import CHUNK, sha256_file, sha256_json, write_json
+
+SOURCE_LOCK = Path("data/source.lock.json")
+WEIGHTS_LOCK = Path("data/weights.lock.json")
+SEEN = WORK / "refresh.json"
+FETCH_SECONDS = 60
+
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{STANDARD_FILE}"
+
+
+def refresh(settings: Settings, thorough: bool = False) -> list[Path]:
+    """Bring both lock files up to date and return those that were rewritten.
+
+    Files whose names, sizes and times are as at the last look are not read again, unless `thorough`.
+
+    Raises:
+        InputError: the selected folder or weights file is not there or holds nothing.
+        FetchError: weights that are to be downloaded could not be had.
+    """
+    seen = {} if thorough else _read_json(SEEN)
+    contents = {
+        SOURCE_LOCK: _source(settings.data, seen),
+        WEIGHTS_LOCK: {"inception": _inception(settings.evaluate.inception, seen)},
+    }
+    if seen != _read_json(SEEN):
+        write_json(SEEN, seen)
+    changed = [path for path, content in contents.items() if _read_json(path) != content]
+    for path in changed:
+        write_json(path, contents[path])
+    return changed
+
+
+def _source(data: DataSettings, seen: dict[str, Any]) -> dict[str, Any]:
+    if data.source != "folder":
+        return pinned_content(data)
+    folder = Path(data.folder.path or "")
+    files = [*picture_files(folder), *(folder / name for name in METADATA if (folder / name).is_file())]
+    pinned: dict[str, Any] = _remember(seen, str(folder), files, lambda: pinned_content(data))
+    return pinned
+
+
+def _inception(setting: str | None, seen: dict[str, Any]) -> dict[str, Any] | None:
+    if setting is None:
+        return None
+    path = fetch_inception() if setting == DOWNLOAD else Path(setting).expanduser()
+    if not path.is_file():
+        raise InputError(f"evaluate.inception is {setting}: there is no such file; allowed: null, a path, download")
+    found: dict[str, Any] = _remember(seen, str(path), [path], lambda: _describe(path))
+    if setting == DOWNLOAD and found["sha256"] != STANDARD_SHA256:
+        check_sha256(path, STANDARD_SHA256)
+    return found
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+
+
+def _remember(seen: dict[str, Any], name: str, files: list[Path], look: Callable[[], Any]) -> Any:
+    """Return what an earlier look found if names, sizes and times of the files are the same, else look."""
+    traces = [(path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    stamp = sha256_json(traces)
+    if seen.get(name, {}).get("stamp") != stamp:
+        seen[name] = {"stamp": stamp, "found": look()}
+    return seen[name]["found"]
+
+
+def fetch_inception(url: str = INCEPTION_URL) -> Path:
+    """Return the path of the pinned Inception weights in the user's cache, downloaded if they are not there.
+
+    Raises:
+        FetchError: the download failed.
+        InputError: what arrived has another sha256.
+    """
+    path = cache_folder() / STANDARD_FILE
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        _download(url, partial)
+        check_sha256(partial, STANDARD_SHA256)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _download(url: str, path: Path) -> None:
+    try:
+        with urllib.request.urlopen(url, timeout=FETCH_SECONDS) as answer, path.open("wb") as stream:
+            total = int(answer.headers.get("Content-Length") or 0)
+            with progress_bar(f"fetching {Path(url).name}", total, "bytes") as bar:
+                while block := answer.read(CHUNK):
+                    bar.update(stream.write(block))
+    except OSError as error:
+        raise FetchError(f"evaluate.inception is download, but {url} could not be fetched: {error}") from error
+
+
+def _read_json(path: Path) -> Any:
+    """Return a file's JSON, or an empty mapping where it is absent or damaged: it is then written anew."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def main() -> int:
+    """Look at all sources thoroughly, rewrite the locks that differ, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.refresh", description=__doc__)
+    parser.parse_args()
+    prepare_environment()
+    try:
+        with stage_lock("pipeline"):
+            changed = refresh(load_settings(), thorough=True)
+    except StageError as error:
+        print(f"refresh: {error}", file=sys.stderr)
+        return error.code
+    print("\n".join(f"{path} rewritten" for path in changed) or "sources and weights are as pinned")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The table that ends a run: each model's scores with their floors, its ONNX file, its speed, and where to look."""
+
+from typing import Any
+
+from pipelines.results import Results, is_trained, read_results
+from stages.settings import Settings
+
+FEATURES = "efficientnet_lite0"
+ABSENT = "-"
+MEGABYTES = 1e-6
+
+
+def print_report(settings: Settings) -> None:
+    """Print the table of the selected models that are trained, and what a user may do next."""
+    from rich.console import Console
+
+    results = [read_results(name) for name in settings.select if is_trained(name)]
+    if not results:
+        return
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 140)  # in a log file nothing is cut off
+    console.print(build_table(results))
+    for warning in dict.fromkeys(line for result in results for line in result.scores.get("warnings", [])):
+        console.print(f"note: {warning}", markup=False, highlight=False)
+    console.print(next_steps(results), markup=False, highlight=False)
+
+
+def build_table(results: list[Results]) -> Any:
+    """Return a rich table with a row per model; a score is followed by the floor that real pictures reach."""
+    from rich.table import Table
+
+    with_fid = any("fid" in result.scores.get("scores", {}) for result in results)
+    columns = ["model", "kimg", "FD (floor)", "KID (floor)", "precision", "recall"]
+    columns += ["FID (floor)"] if with_fid else []
+    columns += ["ONNX MB", "p50 ms, batch 1", "pictures/s (batch)", "provider"]
+    table = Table(title=f"Models; FD, KID, precision and recall in {FEATURES} features, on hold-out pictures")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("model", "provider") else "right")
+    for result in results:
+        table.add_row(*_row(result, with_fid))
+    return table
+
+
+def _row(result: Results, with_fid: bool) -> list[str]:
+    summary = result.benchmark.get("summary", {})
+    scores = [
+        _with_floor(result.scores, f"fd_{FEATURES}", 2),
+        _with_floor(result.scores, f"kid_{FEATURES}", 4),
+        _number(result.scores.get("scores", {}).get(f"precision_{FEATURES}"), 3),
+        _number(result.scores.get("scores", {}).get(f"recall_{FEATURES}"), 3),
+        *([_with_floor(result.scores, "fid", 2)] if with_fid else []),
+    ]
+    best = _number(summary.get("pictures_per_second_best"), 0)
+    return [
+        result.name,
+        _number(result.record.get("kimg"), 0),
+        *scores,
+        _number(result.parity.get("bytes"), 1, MEGABYTES),
+        _number(summary.get("p50_ms_batch1"), 2),
+        f"{best} ({summary['best_batch']})" if "best_batch" in summary else best,
+        str(summary.get("provider", ABSENT)).removesuffix("ExecutionProvider"),
+    ]
+
+
+def _with_floor(scores: dict[str, Any], name: str, digits: int) -> str:
+    score, floor = (_number(scores.get(part, {}).get(name), digits) for part in ("scores", "floor"))
+    return score if score == ABSENT else f"{score} ({floor})"
+
+
+def _number(value: float | None, digits: int, scale: float = 1.0) -> str:
+    return ABSENT if value is None else f"{value * scale:.{digits}f}"
+
+
+def next_steps(results: list[Results]) -> str:
+    """Return the lines that say where pictures, curves and files are and how to draw more."""
+    sheets = [result.folder / "evaluation" / "samples.png" for result in results]
+    lines = [f"pictures   {path}" for path in sheets if path.exists()]
+    files = [result.folder / "onnx" / "model.onnx" for result in results]
+    lines += [f"ONNX       {path}" for path in files if path.exists()]
+    lines.append("compare    make ui, then open the experiment image-foundry")
+    lines.append(f"draw       python -m stages.generators --model {results[0].name} --seed 0 --count 16 --out grid.png")
+    return "\n".join(lines)

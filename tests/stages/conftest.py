@@ -1,0 +1,26 @@
+"""A workspace with an exported model, for the stages that start from a file."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import stage_or_fail
+
+
+@pytest.fixture(scope="session")
+def exported_once(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained folder with its ONNX file, made by the real stage."""
+    folder = tmp_path_factory.mktemp("exported") / "workspace"
+    shutil.copytree(trained, folder)
+    stage_or_fail(folder, "export", "dcgan")
+    return folder
+
+
+@pytest.fixture
+def exported(exported_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the exported folder; it is the current one."""
+    folder = tmp_path / "workspace"
+    shutil.copytree(exported_once, folder)
+    monkeypatch.chdir(folder)
+    return folder

@@ -1,0 +1,184 @@
+"""download, align, normalize and augment as processes on real pictures, and what they refuse."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.dataset import ImageDataset, to_uint8
+from stages.storage import sha256_tree
+from tests.conftest import PICTURES, write_locks
+
+DATA_STAGES = ("download", "align", "normalize")
+
+
+@pytest.fixture
+def own_pictures(empty_workspace: Path, edit_params) -> Path:
+    """A copy of the pictures that a test may spoil, as the workspace's source."""
+    folder = empty_workspace / "own"
+    shutil.copytree(PICTURES, folder)
+    edit_params(**{"data.folder.path": "own"})
+    write_locks(empty_workspace)
+    return folder
+
+
+def run_all(run_stage, stages=DATA_STAGES):
+    for name in stages:
+        done = run_stage(name)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def assert_refused(done, *words: str, code: int = 2):
+    """One line on stderr that names what is wrong, and the documented exit code."""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == code, done.stdout + done.stderr
+    assert len(lines) == 1, done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_the_dataset_keeps_its_contract(workspace):
+    dataset = ImageDataset(Path("data/images"))
+    rows = dataset.rows
+    assert len(dataset) == 68 - len(json.loads(Path("data/images/rejects.json").read_text()))
+    assert dataset.pixels.dtype == np.uint8
+    assert dataset.pixels.shape == (len(rows), 16, 16, 3)
+    assert {row["class_name"] for row in rows} == {"happy", "sad", "animal"}
+    assert all(row["caption"] for row in rows)
+    assert [dataset.description["class_names"][row["label"]] for row in rows] == [row["class_name"] for row in rows]
+    pictures = dataset.pictures(slice(0, 8))
+    assert pictures.shape == (8, 3, 16, 16)
+    assert -1 <= pictures.min() < -0.5 < 0.9 < pictures.max() <= 1
+    assert (to_uint8(pictures.transpose(0, 2, 3, 1)) == dataset.pixels[:8]).all()
+    split = dataset.description["splits"]
+    assert split["train"] + split["holdout"] == len(rows)
+    assert min(split.values()) > 10
+
+
+def test_the_pictures_are_the_ones_that_were_put_in(workspace):
+    """A picture of the index equals an independent reduction of its file within resampling's ringing."""
+    dataset = ImageDataset(Path("data/images"))
+    crops = Path("data/crops/preview.png")
+    assert Image.open(crops).size[0] > 1000
+    row = next(position for position, row in enumerate(dataset.rows) if row["key"].endswith("1f600.webp"))
+    source = Image.open(PICTURES / "happy" / "1f600.webp").convert("RGBA")
+    white = Image.new("RGBA", source.size, "white")
+    flat = Image.alpha_composite(white, source).convert("RGB")
+    expected = np.asarray(flat.resize((16, 16), Image.Resampling.BOX)).astype(int)
+    assert np.abs(expected - dataset.pixels[row].astype(int)).mean() < 12
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_equal_pictures_give_equal_bytes(workspace, run_stage, edit_params, workers):
+    before = {name: sha256_tree(Path(f"data/{name}")) for name in ("raw", "crops", "images", "augment")}
+    edit_params(**{"normalize.workers": int(workers)})
+    run_all(run_stage, (*DATA_STAGES, "augment"))
+    assert {name: sha256_tree(Path(f"data/{name}")) for name in before} == before
+
+
+def test_new_pictures_leave_splits_and_rows_of_others_as_they_were(own_pictures, run_stage, empty_workspace):
+    removed = sorted((own_pictures / "sad").iterdir())[:6]
+    kept = {path.name: path.read_bytes() for path in removed}
+    metadata = (own_pictures / "metadata.jsonl").read_text()
+    shorter = [line for line in metadata.splitlines() if not any(name in line for name in kept)]
+    (own_pictures / "metadata.jsonl").write_text("\n".join(shorter))
+    for path in removed:
+        path.unlink()
+    write_locks(empty_workspace)
+    run_all(run_stage)
+    before = {row["key"]: row for row in ImageDataset(Path("data/images")).rows}
+    for name, data in kept.items():
+        (own_pictures / "sad" / name).write_bytes(data)
+    (own_pictures / "metadata.jsonl").write_text(metadata)
+    write_locks(empty_workspace)
+    run_all(run_stage)
+    after = {row["key"]: row for row in ImageDataset(Path("data/images")).rows}
+    assert len(after) == len(before) + 6
+    for key, row in before.items():
+        assert (after[key]["split"], after[key]["shard"]) == (row["split"], row["shard"])
+
+
+@pytest.mark.parametrize("mode", ["none", "center", "content"])
+def test_align_modes_choose_the_documented_square(own_pictures, run_stage, edit_params, empty_workspace, mode):
+    from stages.crops import read_crops
+
+    wide = Image.new("RGB", (100, 40), "white")
+    wide.paste("navy", (60, 10, 80, 20))
+    wide.save(own_pictures / "wide.png")
+    edit_params(**{"align.mode": mode, "align.margin": 0.0})
+    write_locks(empty_workspace)
+    run_all(run_stage, ("download", "align"))
+    left, top, right, bottom = (read_crops(Path("data/crops"))["wide.png"].quad[i] for i in (0, 1, 4, 5))
+    expected = {"none": (0, -30, 100, 70), "center": (30, 0, 70, 40), "content": (60, 5, 80, 25)}
+    assert (left, top, right, bottom) == expected[mode]
+
+
+def test_unreadable_pictures_are_set_aside_with_their_reason(own_pictures, run_stage, edit_params, empty_workspace):
+    (own_pictures / "sad" / "text.png").write_text("not a picture")
+    truncated = (own_pictures / "happy" / "1f600.webp").read_bytes()[:700]
+    (own_pictures / "happy" / "cut.webp").write_bytes(truncated)
+    Image.new("RGB", (40, 40), "white").save(own_pictures / "sad" / "blank.png")
+    write_locks(empty_workspace)
+    run_all(run_stage)
+    rejects = json.loads(Path("data/images/rejects.json").read_text())
+    assert set(rejects) == {"sad/text.png", "happy/cut.webp", "sad/blank.png"}
+    assert rejects["sad/text.png"] == "not a picture of a known format"
+    assert "damaged" in rejects["happy/cut.webp"]
+    assert "blank" in rejects["sad/blank.png"]
+    edit_params(**{"data.max_reject_share": 0.02})
+    assert_refused(run_stage("align"), "3 of", "max_reject_share 0.02", "sad/blank.png")
+
+
+def test_a_changed_folder_is_noticed(own_pictures, run_stage):
+    (own_pictures / "happy" / "1f600.webp").unlink()
+    assert_refused(run_stage("download"), "source.lock.json", "files, sha256", "pipelines.refresh")
+    assert not Path("data/raw").exists()
+
+
+def test_a_folder_that_cannot_be_used_is_refused(empty_workspace, run_stage, edit_params):
+    edit_params(**{"data.folder.path": "absent"})
+    assert_refused(run_stage("download"), "data.folder.path", "absent", "not a folder")
+    Path("hollow").mkdir()
+    edit_params(**{"data.folder.path": "hollow"})
+    assert_refused(run_stage("download"), "hollow", "no picture")
+
+
+def test_metadata_that_names_an_absent_picture_is_refused(own_pictures, run_stage, empty_workspace):
+    with (own_pictures / "metadata.jsonl").open("a") as stream:
+        stream.write('{"file_name": "happy/absent.png", "text": "nobody"}\n')
+    write_locks(empty_workspace)
+    assert_refused(run_stage("download"), "happy/absent.png")
+
+
+def test_captions_come_from_csv_too(own_pictures, run_stage, empty_workspace):
+    (own_pictures / "metadata.jsonl").unlink()
+    (own_pictures / "metadata.csv").write_text("file_name,caption\nhappy/1f600.webp,a grin\n")
+    write_locks(empty_workspace)
+    run_all(run_stage)
+    captions = {row["key"]: row["caption"] for row in ImageDataset(Path("data/images")).rows}
+    assert captions["happy/1f600.webp"] == "a grin"
+    assert set(captions.values()) == {"", "a grin"}
+
+
+@pytest.mark.parametrize(("name", "needed"), [("align", "download"), ("normalize", "download"), ("augment", "normalize")])
+def test_a_stage_before_its_input_names_the_one_to_run(empty_workspace, run_stage, name, needed):
+    assert_refused(run_stage(name), f"stages.{needed}")
+
+
+def test_a_source_other_than_the_pinned_one_is_refused(empty_workspace, run_stage, edit_params):
+    edit_params(**{"data.source": "emoji"})
+    assert_refused(run_stage("download"), "pins source folder", "selects emoji")
+
+
+def test_a_policy_that_does_not_suit_the_data_is_refused(workspace, run_stage, edit_params):
+    edit_params(**{"augment.transforms": ["color", "rotation"]})
+    assert_refused(run_stage("augment"), "augment.transforms.1", "rotation", "'color', 'translation' or 'cutout'")
+    edit_params(**{"augment.kind": "none", "augment.transforms": ["color"]})
+    done = run_stage("augment")
+    assert done.returncode == 0
+    policy = json.loads(Path("data/augment/policy.json").read_text())
+    assert policy["transforms"] == [] and policy["p"] == 0
+    assert "diffaugment" in policy["advice"][0]

@@ -1,0 +1,153 @@
+"""Training as a process: whole results, resumption that changes nothing, and refusals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stages.storage import sha256_file, sha256_tree
+from stages.trainer.state import StateFolder
+from tests.stages.test_data import assert_refused
+
+TRAINING = Path("models/dcgan/training")
+
+
+def results() -> dict[str, str]:
+    """The parts of a training that two equal trainings must share byte for byte."""
+    return {
+        "weights": sha256_tree(TRAINING / "weights"),
+        "samples": sha256_tree(TRAINING / "samples"),
+        "curve": sha256_file(TRAINING / "curve.json"),
+    }
+
+
+def states() -> StateFolder:
+    (folder,) = [path for path in Path(".work/train/dcgan").iterdir() if StateFolder(path).seen_counts()]
+    return StateFolder(folder)
+
+
+def train(run_stage, *arguments: str) -> subprocess.CompletedProcess:
+    done = run_stage("train", "dcgan", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_a_training_leaves_weights_samples_curve_and_record(trained_workspace):
+    record = json.loads((TRAINING / "record.json").read_text())
+    config = json.loads((TRAINING / "weights/config.json").read_text())
+    curve = json.loads((TRAINING / "curve.json").read_text())
+    assert record["kimg"] == 0.512
+    assert record["cpu_seconds"] > 0
+    assert config["identity"]["weights"] == sha256_file(TRAINING / "weights/generator.safetensors")
+    assert config["identity"]["fingerprint"] == record["fingerprint"]
+    assert [row["kimg"] for row in curve] == [0.128, 0.256, 0.384, 0.512]
+    assert all(row["loss_discriminator"] > 0 for row in curve)
+    assert curve[0]["diversity"] != curve[-1]["diversity"]
+    assert states().seen_counts() == [384, 512]
+
+
+def test_a_second_training_with_fresh_states_is_byte_identical(trained_workspace, run_stage):
+    before = results()
+    shutil.rmtree(".work")
+    shutil.rmtree("models")
+    train(run_stage)
+    assert results() == before
+
+
+def test_an_extended_training_equals_a_fresh_longer_one(trained_workspace, run_stage, edit_params):
+    edit_params(**{"models.dcgan.budget_kimg": 0.768})
+    assert "going on from 0.5 kimg" in train(run_stage).stdout
+    extended = results()
+    shutil.rmtree(".work")
+    train(run_stage)
+    assert results() == extended
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_training_saves_and_ends_as_an_undisturbed_one(
+    trained_workspace, run_stage, edit_params, number
+):
+    edit_params(**{"models.dcgan.budget_kimg": 8})
+    shutil.rmtree(".work")
+    command = [sys.executable, "-m", "stages.train", "dcgan"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(Path(".work").glob("train/dcgan/*/state-*/manifest.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "state saved" in errors
+    note = json.loads(Path(".work/last/train@dcgan.json").read_text())
+    assert (note["code"], note["retryable"]) == (143, True)
+    assert states().seen_counts()[-1] < 8000
+    assert "going on from" in train(run_stage).stdout
+    interrupted = results()
+    shutil.rmtree(".work")
+    train(run_stage)
+    assert results() == interrupted
+
+
+def test_a_torn_state_is_noticed_and_the_one_before_it_used(trained_workspace, run_stage):
+    before = results()
+    newest = states().path(512) / "tensors.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-3] ^= 1
+    newest.write_bytes(bytes(data))
+    done = train(run_stage)
+    assert "altered" in done.stdout
+    assert "going on from 0.4 kimg" in done.stdout
+    assert results() == before
+
+
+def test_other_settings_start_anew_and_adopt_goes_on(trained_workspace, run_stage, edit_params):
+    adopted = states().folder.name
+    edit_params(**{"models.dcgan.generator_lr": 0.001, "models.dcgan.budget_kimg": 0.768})
+    done = train(run_stage)
+    assert "going on" not in done.stdout
+    assert "generator_lr 0.0002 -> 0.001" in done.stdout
+    assert f"--adopt {adopted}" in done.stdout
+    fresh = results()
+    record = json.loads((TRAINING / "record.json").read_text())
+    assert record["lineage"] == []
+    shutil.rmtree(Path(".work/train/dcgan") / record["fingerprint"])
+    assert "going on from 0.5 kimg" in train(run_stage, "--adopt", adopted).stdout
+    assert results() != fresh
+    (step,) = json.loads((TRAINING / "record.json").read_text())["lineage"]
+    assert step == {"adopted": adopted, "kimg": 0.512, "changed": ["generator_lr 0.0002 -> 0.001"]}
+    assert_refused(run_stage("train", "dcgan", "--adopt", adopted), "has states of its own")
+    assert_refused(run_stage("train", "dcgan", "--adopt", "0" * 16), "no usable state", adopted)
+
+
+def test_a_diverged_training_stops_and_keeps_its_last_good_state(trained_workspace, run_stage, edit_params):
+    edit_params(**{"models.dcgan.generator_lr": 1e30})
+    done = run_stage("train", "dcgan")
+    assert done.returncode == 3, done.stderr
+    assert "diverged" in done.stderr
+    assert "the last good state is kept" in done.stderr
+
+
+def test_impossible_trainings_are_refused_before_any_work(workspace, run_stage, edit_params):
+    assert_refused(run_stage("train", "nobody"), "nobody is not selected", "dcgan")
+    assert_refused(run_stage("train", "dcgan", WORLD_SIZE="2"), "WORLD_SIZE is 2")
+    edit_params(**{"models.dcgan.batch": 64})
+    assert_refused(run_stage("train", "dcgan"), "models.dcgan.batch is 64", "only 5")
+    edit_params(**{"models.dcgan.batch": 16, "models.dcgan.lerning_rate": 1})
+    assert_refused(run_stage("train", "dcgan"), "models.dcgan.lerning_rate: unknown setting", "generator_lr")
+    assert not Path("models").exists()
+
+
+def test_two_at_once_are_refused_by_name(workspace, run_stage):
+    from filelock import FileLock
+
+    path = Path(".work/locks/train@dcgan.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        path.with_suffix(".owner").write_text("4711")
+        assert_refused(run_stage("train", "dcgan"), "already running", "4711")
