@@ -1,6 +1,7 @@
 """The table that tells what each fetched picture is: data/raw/catalogue.parquet."""
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,7 +51,7 @@ def write_catalogue(folder: Path, pictures: list[Picture]) -> None:
     if not pictures:
         raise InputError("the source holds no picture; look at `data` in params.yaml")
     ordered = sorted(pictures, key=lambda picture: picture.key)
-    for one, other in zip(ordered, ordered[1:], strict=False):
+    for one, other in pairwise(ordered):
         if one.key == other.key:
             raise InputError(f"two pictures are called {one.key}: {one.member} and {other.member}")
     pq.write_table(pa.Table.from_pylist([asdict(p) for p in ordered], schema=SCHEMA), folder / NAME)

@@ -22,7 +22,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Crop:
-    """One picture's crop: corners x0 y0 .. x3 y3 from the upper left, counter-clockwise, in pixels of the decoded picture.
+    """One picture's crop: corners x0 y0 .. x3 y3 from the upper left, counter-clockwise, in decoded pixels.
 
     The quad may reach outside the picture; `skipped` is empty or the reason why the picture is not used.
     """

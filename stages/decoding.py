@@ -1,4 +1,4 @@
-"""Bytes of a picture, raster or SVG, to RGB with transparency laid over a background; bad ones are refused by reason."""
+"""Bytes of a raster or SVG picture to RGB, transparency laid over a background; bad ones are refused by reason."""
 
 import io
 import warnings

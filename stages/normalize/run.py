@@ -51,7 +51,7 @@ def normalize_picture(
     """
     decoded = decode(data, settings.background)
     pixels = resample_square(
-        decoded, quads[picture.key], settings.resolution, settings.filter, tuple(settings.background)
+        decoded, quads[picture.key], settings.resolution, settings.filter, settings.background
     )
     return Normalized(pixels, sha256_bytes(data))
 

@@ -49,7 +49,7 @@ class Adversaries:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
 
     def _place(self, network: nn.Module) -> nn.Module:
-        return network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return network.to(self.device).to(memory_format=torch.channels_last)
 
     def _adam(self, network: nn.Module, rate: float) -> torch.optim.Adam:
         return torch.optim.Adam(network.parameters(), rate, betas=(self.settings.beta1, self.settings.beta2))

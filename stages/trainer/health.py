@@ -40,7 +40,7 @@ SYMPTOMS = (
         "separation",
         SATURATED,
         True,
-        "it tells real from generated almost always; raise augment.p, set label_smoothing 0.1 or lower discriminator_lr",
+        "it is almost never wrong; raise augment.p, set label_smoothing 0.1 or lower discriminator_lr",
     ),
 )
 

@@ -163,7 +163,9 @@ def test_captions_come_from_csv_too(own_pictures, run_stage, empty_workspace):
     assert set(captions.values()) == {"", "a grin"}
 
 
-@pytest.mark.parametrize(("name", "needed"), [("align", "download"), ("normalize", "download"), ("augment", "normalize")])
+@pytest.mark.parametrize(
+    ("name", "needed"), [("align", "download"), ("normalize", "download"), ("augment", "normalize")]
+)
 def test_a_stage_before_its_input_names_the_one_to_run(empty_workspace, run_stage, name, needed):
     assert_refused(run_stage(name), f"stages.{needed}")
 

@@ -41,13 +41,15 @@ def test_ema_halves_in_its_half_life_and_ramps_up():
     assert math.isclose(decay**10, 0.5)
     assert math.isclose(ema_decay(50, 1000, 500, 0.05), 0.5)  # 5 % of 1,000 pictures are 50
     assert ema_decay(50, 0, 500, 0.05) < 1e-12
-    average, network = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-    average = start_average(average)
-    network.running_mean.fill_(1.0)
-    network.num_batches_tracked.fill_(7)
+    network = nn.BatchNorm1d(2)
+    average = start_average(network)
+    moments = network.state_dict()
+    moments["running_mean"].fill_(1.0)
+    moments["num_batches_tracked"].fill_(7)
     update_average(average, network, 0.75)
-    assert average.running_mean.tolist() == [0.25, 0.25]
-    assert average.num_batches_tracked == 7
+    averaged = average.state_dict()
+    assert averaged["running_mean"].tolist() == [0.25, 0.25]
+    assert averaged["num_batches_tracked"] == 7
 
 
 def test_objectives_equal_their_formulas():
