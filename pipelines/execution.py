@@ -88,11 +88,14 @@ def _note_time(stage: str) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def run_supervised(command: list[str], read_line: LineReader | None = None) -> int:
-    """Run a command under `pipelines.supervise` and return its exit code; whatever ends this call ends the command."""
-    supervisor = [sys.executable, "-m", "pipelines.supervise", "--parent", str(os.getpid()), "--", *command]
+def run_supervised(command: list[str], read_line: LineReader | None = None, options: tuple[str, ...] = ()) -> int:
+    """Run a command under `pipelines.supervise` and return its exit code; whatever ends this call ends the command.
+
+    `options` are the supervisor's own.
+    """
+    supervisor = [sys.executable, "-m", "pipelines.supervise", "--parent", str(os.getpid()), *options, "--"]
     process = subprocess.Popen(
-        supervisor,
+        [*supervisor, *command],
         start_new_session=True,
         env=dvc_environment(),
         stdout=subprocess.PIPE if read_line else None,

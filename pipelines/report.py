@@ -22,8 +22,8 @@ def print_report(settings: Settings) -> None:
         console.width = max(console.width, 140)  # in a log file nothing is cut off
     console.print(build_table(results))
     for warning in dict.fromkeys(line for result in results for line in result.scores.get("warnings", [])):
-        console.print(f"note: {warning}", markup=False, highlight=False)
-    console.print(next_steps(results), markup=False, highlight=False)
+        console.print(f"note: {warning}", markup=False, highlight=False, soft_wrap=True)
+    console.print(next_steps(results), markup=False, highlight=False, soft_wrap=True)
 
 
 def build_table(results: list[Results]) -> Any:

@@ -36,9 +36,10 @@ def load_prctl() -> Prctl | None:
 class Supervisor:
     """Starts a command in its own process group, passes stop signals on, and ends only when the group is empty."""
 
-    def __init__(self, parent: int, grace: float) -> None:
+    def __init__(self, parent: int, grace: float, leader_first: bool = False) -> None:
         self.parent = parent
         self.grace = grace
+        self.leader_first = leader_first
         self.requests: list[int] = []
         self.prctl = load_prctl()
         self.wakeup, waker = os.pipe()
@@ -95,7 +96,7 @@ class Supervisor:
             if self._parent_gone():
                 self._note(PARENT_ENDED, None)
             if self.requests and deadline == float("inf"):
-                signal_group(child.pid, self.requests[0])
+                (signal_process if self.leader_first else signal_group)(child.pid, self.requests[0])
                 deadline = time.monotonic() + self.grace
             if self._impatient(deadline):
                 signal_group(child.pid, signal.SIGKILL)
@@ -117,7 +118,8 @@ class Supervisor:
                 for pid in remaining:
                     signal_process(pid, signal.SIGKILL)
             for pid in remaining - asked:
-                if not (self.requests and in_group(pid, group)):  # the group was told already
+                told = self.requests and not self.leader_first and in_group(pid, group)
+                if not told:
                     signal_process(pid, signal.SIGTERM)
             asked |= remaining
             self._sleep()
@@ -176,9 +178,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.supervise", description=__doc__)
     parser.add_argument("--parent", type=int, default=os.getppid(), help="process whose end ends the command")
     parser.add_argument("--grace", type=float, default=GRACE_SECONDS, help="seconds between asking to stop and killing")
+    parser.add_argument(
+        "--leader-first",
+        action="store_true",
+        help="ask only CMD itself to stop, and what it started when it has ended; default: the whole group at once",
+    )
     parser.add_argument("command", nargs="+", metavar="-- CMD", help="command with its arguments")
     arguments = parser.parse_args()
-    return Supervisor(arguments.parent, arguments.grace).run(arguments.command)
+    return Supervisor(arguments.parent, arguments.grace, arguments.leader_first).run(arguments.command)
 
 
 if __name__ == "__main__":

@@ -191,7 +191,8 @@ def signature_of(path: Path, inputs: list[dict[str, Any]]) -> Any:
 
 def params_of(results: Results) -> dict[str, Any]:
     """Return the settings of the training as flat parameters, without those that may grow."""
-    return {key: value for key, value in flatten(results.record["settings"]).items() if not _grows(key)}
+    trained = {**results.record["settings"], "augment": results.record.get("policy", {})}
+    return {key: value for key, value in flatten(trained).items() if not _grows(key)}
 
 
 def _grows(key: str) -> bool:

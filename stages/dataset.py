@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.storage import read_json, require, sha256_tree
+from stages.storage import read_json, require, sha256_file, sha256_json
 
 VALUE_MAP = "x / 127.5 - 1"
 INDEX_SCHEMA = pa.schema(
@@ -100,8 +100,10 @@ class ImageDataset:
 
     @property
     def content_hash(self) -> str:
-        """The sha256 over all files of the folder, the same for equal content in any place."""
-        return sha256_tree(self.folder)
+        """The sha256 over shards, index and description; sheets for people do not count."""
+        folder = require(self.folder, "normalize")
+        files = ["dataset.json", "index.parquet", *sorted(path.name for path in folder.glob("shard-*.npy"))]
+        return sha256_json({name: sha256_file(folder / name) for name in files})
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -22,9 +22,11 @@ def main() -> int:
     STOP.install()
     try:
         load_settings()  # a wrong setting is told at once, not after Prefect has started
-        # Supervised, since Prefect leaves its own server behind when a flow is stopped or killed.
         options = ["--no-publish"] if arguments.no_publish else []
-        return run_supervised([sys.executable, "-m", f"pipelines.flows.{arguments.flow}", *options])
+        command = [sys.executable, "-m", f"pipelines.flows.{arguments.flow}", *options]
+        # Supervised, since Prefect leaves its own server behind when a flow is stopped or killed; the flow ends first,
+        # so that it can still tell that server how it ended.
+        return run_supervised(command, options=("--leader-first",))
     except StageError as error:
         print(f"flows: {error}", file=sys.stderr)
         return error.code

@@ -38,12 +38,11 @@ def blobs(seed: int, count: int = COUNT, size: int = 32) -> np.ndarray:
     generator = torch.Generator().manual_seed(seed)
     layers = [torch.rand((count, 3, side, side), generator=generator) for side in (2, 4, 8, 16)]
     resized = [nn.functional.interpolate(layer, (size, size), mode="bilinear") for layer in layers]
-    return (sum(resized) / len(resized) * 255).byte().numpy()
+    return (torch.stack(resized).mean(dim=0) * 255).byte().numpy()
 
 
-@pytest.fixture(scope="module")
-def random_weights(tmp_path_factory: pytest.TempPathFactory) -> InceptionWeights:
-    """A file of random weights that keep all features alive."""
+def write_random_weights(path: Path) -> InceptionWeights:
+    """Write a file of random weights that keep all features alive."""
     with mock.patch.object(nn.Module, "load_state_dict"), mock.patch("torch.load", return_value={}):
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], "none")
     torch.manual_seed(0)
@@ -54,9 +53,13 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> InceptionWeights
             module.momentum = 1.0
     with torch.no_grad():
         network.train()(torch.from_numpy(blobs(9, 8)))
-    path = tmp_path_factory.mktemp("weights") / "random.pth"
     torch.save(network.state_dict(), path)
     return InceptionWeights(path, sha256_file(path))
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> InceptionWeights:
+    return write_random_weights(tmp_path_factory.mktemp("weights") / "random.pth")
 
 
 @pytest.fixture(scope="module")
@@ -145,16 +148,13 @@ class Pictures(torch.utils.data.Dataset):
 
 
 def test_scores_are_those_of_torch_fidelity(network: FeatureNetwork, random_weights: InceptionWeights, tmp_path: Path):
-    """The random weights' scores through our single pass equal torch_fidelity.calculate_metrics on the same pictures."""
+    """Random weights give the same scores here and through torch_fidelity.calculate_metrics."""
     from torch_fidelity import calculate_metrics
 
     sets = [blobs(0), blobs(1) // 2]
     cache = FeatureCache(tmp_path)
-    features = [
-        Features(features_of(PictureSet("test", COUNT, lambda p=p: iter([p])), [network], cache)[network.label])
-        for p in sets
-    ]
-    found = compare(*features, Options(kid_subset=8, kid_subsets=5, neighbours=3, seed=7))
+    features = [Features(features_of(whole_set(p), [network], cache)[network.label]) for p in sets]
+    found = compare(features[0], features[1], Options(kid_subset=8, kid_subsets=5, neighbours=3, seed=7))
     expected = calculate_metrics(
         input1=Pictures(sets[0]),
         input2=Pictures(sets[1]),
@@ -163,6 +163,7 @@ def test_scores_are_those_of_torch_fidelity(network: FeatureNetwork, random_weig
         kid=True,
         prc=True,
         cache=False,
+        save_cpu_ram=True,  # also: no worker processes
         verbose=False,
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(random_weights.path),
@@ -176,6 +177,10 @@ def test_scores_are_those_of_torch_fidelity(network: FeatureNetwork, random_weig
     assert found["kid"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-4)
     assert found["kid_std"] == pytest.approx(expected["kernel_inception_distance_std"], rel=1e-3)
     assert (found["precision"], found["recall"]) == pytest.approx((expected["precision"], expected["recall"]))
+
+
+def whole_set(pictures: np.ndarray) -> PictureSet:
+    return PictureSet("test", len(pictures), lambda: iter([pictures]))
 
 
 class Malicious:

@@ -1,0 +1,268 @@
+"""MLflow holds what the stages wrote, once, and a tracking server that is down stops nothing."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.publish import is_published, public_uri, publish_all, publish_changed, tracking_uri
+from pipelines.results import read_results
+from pipelines.tracking import chosen_grids, curve_metrics, figures_of
+from stages.settings import Settings, load_settings
+from stages.storage import sha256_file, write_json
+
+NAME = "dcgan"
+FOLDER = Path("models") / NAME
+FINGERPRINT = "f" * 64
+
+
+def curve(kimg: int) -> list[dict[str, Any]]:
+    return [
+        {"kimg": float(k), "loss_generator": 1 / k, "fake_logit": -k, "diversity": None}
+        for k in range(10, kimg + 1, 10)
+    ]
+
+
+def write_training(
+    kimg: int = 40, fingerprint: str = FINGERPRINT, curve_rows: list[dict[str, Any]] | None = None
+) -> None:
+    """Write what `train` leaves, with a training of so many kimg."""
+    training = FOLDER / "training"
+    write_json(training / "weights" / "config.json", {"identity": {"weights": "w1"}})
+    write_json(training / "curve.json", curve_rows or curve(kimg))
+    (training / "samples").mkdir(exist_ok=True)
+    for row in curve(kimg):
+        Image.new("RGB", (16, 16), (int(row["kimg"]), 0, 0)).save(training / f"samples/kimg-{int(row['kimg']):06d}.png")
+    record = {"model": NAME, "fingerprint": fingerprint, "kimg": float(kimg), "seconds": 60.0, "cpu_seconds": 90.0}
+    record |= {"pictures_per_second": 640.0, "device": "cpu", "git_commit": "abc", "git_dirty": True, "alerts": []}
+    record |= {"settings": {"budget_kimg": float(kimg), "generator_lr": 0.0002}, "policy": {"kind": "none"}}
+    record |= {"dataset": "d" * 64, "lineage": [], "versions": {}}
+    record |= {"started": "2026-11-22T01:00:00+00:00", "finished": "2026-11-22T01:10:00+00:00"}
+    write_json(training / "record.json", record)
+
+
+def write_scores(distance: float = 12.5, weights: str = "w1") -> None:
+    names = {"fd_efficientnet_lite0": distance, "kid_efficientnet_lite0": 0.01}
+    report = {"model": NAME, "scores": names, "floor": {"fd_efficientnet_lite0": 2.5}, "warnings": []}
+    report |= {"baselines": {"untrained": {"fd_efficientnet_lite0": 100.0}}, "identity": {"weights": weights}}
+    report |= {"recipes": {"efficientnet_lite0": {"hash": "abcd"}}}
+    write_json(FOLDER / "evaluation" / "scores.json", report)
+    Image.new("RGB", (16, 16)).save(FOLDER / "evaluation" / "samples.png")
+
+
+def write_onnx() -> None:
+    """Write a tiny true ONNX generator with its parity record."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = numpy_helper.from_array(np.arange(48, dtype=np.float32).reshape(4, 12), "weights")
+    ends = [("noise", ["batch", 4]), ("pictures", ["batch", 12])]
+    entry, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["noise", "weights"], ["pictures"])], "g", [entry], [result], [weights]
+    )
+    path = FOLDER / "onnx" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    parity = {"max_abs_difference": {"1": 1e-6, "2": 3e-6}, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    parity |= {"opset": 20, "inputs": [{"name": "noise", "shape": ["batch", 4], "dtype": "float32"}]}
+    write_json(path.with_name("parity.json"), parity)
+
+
+def write_benchmark() -> None:
+    row = {"batch": 1, "p50_ms": 1.5, "p95_ms": 2.0, "p99_ms": 3.0, "pictures_per_second": 600.0}
+    contestants = [("onnxruntime", "CPUExecutionProvider"), ("torch", "eager")]
+    rows = [{"runtime": runtime, "provider": provider, **row} for runtime, provider in contestants]
+    write_json(FOLDER / "benchmark" / "benchmark.json", {"hardware_hash": "hh", "rows": rows, "summary": {}})
+    Image.new("RGB", (16, 16)).save(FOLDER / "benchmark" / "latency.png")
+
+
+@pytest.fixture
+def finished(empty_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A project whose one model has passed all stages; no tracking address is set."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    write_training()
+    write_scores()
+    write_onnx()
+    write_benchmark()
+    return load_settings()
+
+
+def rows(query: str) -> list[tuple]:
+    with sqlite3.connect("mlflow.db") as database:
+        return database.execute(query).fetchall()
+
+
+def counts() -> dict[str, int]:
+    tables = ("runs", "metrics", "params", "tags", "logged_models")
+    files = [path for path in Path("mlartifacts").rglob("*") if path.is_file()]
+    return {table: rows(f"SELECT count(*) FROM {table}")[0][0] for table in tables} | {"files": len(files)}
+
+
+def points(key: str) -> list[tuple[int, float]]:
+    found = rows(f"SELECT step, value FROM metrics WHERE key = '{key}' ORDER BY step, timestamp")
+    return [(int(step), float(value)) for step, value in found]
+
+
+def test_run_holds_curve_scores_and_identity(finished: Settings) -> None:
+    assert publish_all(finished, print) == [NAME]
+    assert rows("SELECT name, status FROM runs") == [(f"{NAME}-ffffffff", "FINISHED")]
+    assert points("loss_generator") == [(k, 1 / k) for k in (10, 20, 30, 40)]
+    assert points("diversity") == []
+    assert points("fd_efficientnet_lite0") == [(40, 12.5)]
+    assert points("floor_fd_efficientnet_lite0") == [(40, 2.5)]
+    assert points("onnx_cpu_batch1_p50_ms") == [(40, 1.5)]
+    assert points("torch_eager_batch1_p50_ms") == [(40, 1.5)]
+    assert points("onnx_max_abs_difference") == [(40, 3e-6)]
+    params = dict(rows("SELECT key, value FROM params"))
+    assert params == {"generator_lr": "0.0002", "augment.kind": "none"}
+    tags = dict(rows("SELECT key, value FROM tags"))
+    expected = {"training.fingerprint": FINGERPRINT, "git.commit": "abc", "git.dirty": "True", "budget_kimg": "40.0"}
+    expected |= {"recipe.efficientnet_lite0": "abcd", "hardware.hash": "hh", "dataset.sha256": "d" * 64}
+    assert expected.items() <= tags.items()
+
+
+def test_publishing_twice_changes_nothing(finished: Settings) -> None:
+    publish_all(finished, print)
+    before = counts()
+    assert before["runs"] == before["logged_models"] == 1
+    assert publish_changed(finished, print) == []
+    assert publish_all(finished, print) == [NAME]
+    assert counts() == before
+
+
+def test_logged_onnx_is_the_exported_file_byte_for_byte(finished: Settings) -> None:
+    import mlflow
+
+    publish_all(finished, print)
+    run_id = rows("SELECT run_uuid FROM runs")[0][0]
+    mlflow.set_tracking_uri(tracking_uri())
+    folder = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/generator"))
+    assert sha256_file(folder / "model.onnx") == sha256_file(FOLDER / "onnx" / "model.onnx")
+    signature = mlflow.models.get_model_info(f"runs:/{run_id}/generator").signature
+    assert [(i.name, i.shape) for i in signature.inputs.inputs] == [("noise", (-1, 4))]
+    assert [(o.name, o.shape) for o in signature.outputs.inputs] == [("pictures", (-1, 12))]
+    loaded = mlflow.pyfunc.load_model(f"runs:/{run_id}/generator")
+    drawn = loaded.predict({"noise": np.eye(4, dtype=np.float32)})["pictures"]
+    np.testing.assert_array_equal(drawn, np.arange(48, dtype=np.float32).reshape(4, 12))
+
+
+def test_larger_budget_goes_on_in_the_same_run(finished: Settings) -> None:
+    publish_all(finished, print)
+    write_training(kimg=60)
+    assert publish_changed(finished, print) == [NAME]
+    assert len(rows("SELECT 1 FROM runs")) == 1
+    assert points("loss_generator") == [(k, 1 / k) for k in (10, 20, 30, 40, 50, 60)]
+    assert dict(rows("SELECT key, value FROM tags"))["budget_kimg"] == "60.0"
+
+
+def test_training_that_came_out_otherwise_gets_its_own_run(finished: Settings) -> None:
+    publish_all(finished, print)
+    write_training(curve_rows=[{"kimg": 10.0, "loss_generator": 7.0}, {"kimg": 40.0, "loss_generator": 6.0}])
+    publish_changed(finished, print)
+    assert len(rows("SELECT 1 FROM runs")) == 2
+    old, new = (run for (run,) in rows("SELECT run_uuid FROM runs ORDER BY rowid"))
+    assert rows("SELECT run_uuid, value FROM tags WHERE key = 'superseded.by'") in ([(old, new)], [(new, old)])
+    before = counts()
+    publish_all(finished, print)
+    assert counts() == before
+
+
+def test_other_settings_are_another_run(finished: Settings) -> None:
+    publish_all(finished, print)
+    write_training(fingerprint="a" * 64)
+    publish_changed(finished, print)
+    assert sorted(name for (name,) in rows("SELECT name FROM runs")) == [f"{NAME}-aaaaaaaa", f"{NAME}-ffffffff"]
+
+
+def test_new_score_is_added_and_shown(finished: Settings) -> None:
+    publish_all(finished, print)
+    write_scores(distance=11.0)
+    publish_changed(finished, print)
+    assert points("fd_efficientnet_lite0") == [(40, 12.5), (40, 11.0)]
+    assert rows("SELECT value FROM latest_metrics WHERE key = 'fd_efficientnet_lite0'") == [(11.0,)]
+
+
+def test_scores_of_other_weights_are_not_published(finished: Settings) -> None:
+    told: list[str] = []
+    write_scores(weights="w0")
+    publish_all(finished, told.append)
+    assert points("fd_efficientnet_lite0") == []
+    assert any("scores are of other weights" in line for line in told)
+
+
+def test_deleted_database_is_filled_again(finished: Settings) -> None:
+    publish_all(finished, print)
+    assert is_published(read_results(NAME))
+    Path("mlflow.db").unlink()
+    assert not is_published(read_results(NAME))
+    assert publish_changed(finished, print) == [NAME]
+    assert len(points("loss_generator")) == 4
+
+
+def test_dead_server_is_told_and_the_next_time_fills_in(
+    finished: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:1/?token=secret")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    told: list[str] = []
+    assert publish_changed(finished, told.append) == []
+    assert told[0].startswith(f"WARNING: {NAME} not published, MLflow at http://127.0.0.1:1/ says: ")
+    assert not is_published(read_results(NAME))
+    assert "secret" not in "\n".join(told)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert publish_changed(finished, told.append) == [NAME]
+
+
+def test_address_in_the_log_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@example.org/mlflow?key=secret")
+    assert public_uri() == "https://example.org/mlflow"
+
+
+def test_note_holds_no_address(finished: Settings) -> None:
+    publish_all(finished, print)
+    assert set(json.loads(Path(f".work/published/{NAME}.json").read_text())) == {"digest", "tracking", "run"}
+    assert "mlflow.db" not in Path(f".work/published/{NAME}.json").read_text()
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, 1), (10, 10), (11, 6), (40, 10), (100, 7)])
+def test_few_grids_are_shown_and_the_last_is_among_them(tmp_path: Path, count: int, expected: int) -> None:
+    for kimg in range(1, count + 1):
+        (tmp_path / f"kimg-{kimg:06d}.png").touch()
+    chosen = chosen_grids(tmp_path)
+    assert len(chosen) == expected
+    assert max(chosen) == count
+
+
+def test_rows_of_one_kimg_give_one_point(finished: Settings) -> None:
+    write_training(curve_rows=[{"kimg": 39.9, "loss_generator": 2.0}, {"kimg": 40.0, "loss_generator": 1.0}])
+    assert [(m.step, m.value) for m in curve_metrics(read_results(NAME))] == [(40, 1.0)]
+
+
+def test_only_finite_numbers_become_figures(finished: Settings) -> None:
+    result = read_results(NAME)
+    result.scores["scores"] |= {"broken": float("nan"), "text": "n/a", "absent": None, "flag": True}
+    assert not {"broken", "text", "absent", "flag"} & set(figures_of(result))
+
+
+def test_command_needs_something_trained(empty_workspace: Path, run_module: Callable) -> None:
+    done = run_module("pipelines.publish")
+    assert done.returncode == 2
+    assert done.stderr == "publish: none of dcgan is trained; run `dvc repro` first\n"
+
+
+@pytest.fixture
+def run_module() -> Callable:
+    """Run `python -m MODULE` in the current folder; text output is captured."""
+    import subprocess
+    import sys
+
+    def run(module: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, timeout=120)
+
+    return run
