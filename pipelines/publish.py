@@ -6,6 +6,8 @@ Runs are built from files, not logged live, so that a result which DVC took from
 import argparse
 import contextlib
 import json
+import os
+import re
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from stages.storage import sha256_bytes, write_json
 
 PUBLISHED = WORK / "published"
 SQLITE = "sqlite:///"
+REASON_LENGTH = 300
 
 Tell = Callable[[str], None]
 
@@ -53,8 +56,8 @@ def _publish(results: list[Results], tell: Tell) -> list[str]:
                 tell(f"MLflow: {result.name} is run {run_id}")
         except tracking_errors() as error:
             left = ", ".join(result.name for result in results if result.name not in done)
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            tell(f"WARNING: {left} not published, MLflow at {public_uri()} says: {reason[:300]}")
+            reason = without_secrets((str(error).splitlines() or [type(error).__name__])[0])[:REASON_LENGTH]
+            tell(f"WARNING: {left} not published, MLflow at {without_secrets(tracking_uri())} says: {reason}")
             tell("WARNING: all results are on disk; `python -m pipelines.publish` fills them in once it answers")
     return done
 
@@ -77,15 +80,12 @@ def _without_foreign_scores(result: Results, tell: Tell) -> Results:
 
 def tracking_uri() -> str:
     """Return MLFLOW_TRACKING_URI, or the project's own sqlite file."""
-    import os
-
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{Path('mlflow.db').resolve().as_posix()}"
 
 
-def public_uri() -> str:
-    """Return the tracking address without user, password and query, fit for a log."""
-    scheme, mark, rest = tracking_uri().partition("://")
-    return scheme + mark + rest.partition("?")[0].rpartition("@")[2]
+def without_secrets(text: str) -> str:
+    """Return a text whose addresses have lost user, password and query, fit for a log."""
+    return re.sub(r"\?\S*", "", re.sub(r"://[^/\s@]*@", "://", text))
 
 
 def note_published(result: Results, run_id: str) -> None:

@@ -95,6 +95,9 @@ def write(report: dict[str, Any], file: Path, folder: Path) -> None:
     machine = (hardware["gpu"] or {}).get("name") or f"{hardware['cpu']}, {report['environment']['threads']} threads"
     with STOP.defer(), whole_folder(folder) as partial:
         write_json(partial / "benchmark.json", report)
+        summary = report["summary"]
+        short = {"onnx_p50_ms_batch1": "p50_ms_batch1", "onnx_pictures_per_second": "pictures_per_second_best"}
+        write_json(partial / "metrics.json", {name: summary[key] for name, key in short.items()})
         plot(report["rows"], f"{file.parent.parent.name} on {machine}", partial / "latency.png")
     for entry in report["skipped"]:
         print(f"skipped {entry['provider']}: {entry['reason']}; {entry['fix']}")

@@ -10,8 +10,13 @@ from stages.storage import whole_folder, write_json
 
 
 def outputs_of(model: str) -> Path:
-    """Return the folder that holds a model's scores.json and samples.png."""
+    """Return the folder that holds a model's scores.json, metrics.json (the same in short, for DVC) and samples.png."""
     return Path("models") / model / "evaluation"
+
+
+def floor_distances(report: dict[str, Any]) -> list[tuple[str, float]]:
+    """Return the floor's Fréchet distances, which tables of scores show beside the model's."""
+    return [(name, value) for name, value in report["floor"].items() if name.startswith(("fd_", "fid"))]
 
 
 def run(settings: EvaluateSettings, inputs: Inputs, output: Path) -> dict[str, Any]:
@@ -32,5 +37,6 @@ def run(settings: EvaluateSettings, inputs: Inputs, output: Path) -> dict[str, A
     with whole_folder(output) as folder:
         samples(generator, settings.batch).save(folder / "samples.png")
         write_json(folder / "scores.json", report)
+        write_json(folder / "metrics.json", report["scores"] | {f"floor_{k}": v for k, v in floor_distances(report)})
     print(table(report), flush=True)
     return report

@@ -50,9 +50,7 @@ def normalize_picture(
         UnreadablePicture: it cannot be decoded.
     """
     decoded = decode(data, settings.background)
-    pixels = resample_square(
-        decoded, quads[picture.key], settings.resolution, settings.filter, settings.background
-    )
+    pixels = resample_square(decoded, quads[picture.key], settings.resolution, settings.filter, settings.background)
     return Normalized(pixels, sha256_bytes(data))
 
 

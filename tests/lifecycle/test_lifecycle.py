@@ -1,0 +1,240 @@
+"""The whole road in a copy of the project: real stages, own pictures at 16 px, two models, every front door.
+
+The tests share one project and follow one another, since a whole run takes a minute.
+"""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from stages.storage import read_json, sha256_file
+from tests.conftest import ROOT, tiny_params
+
+COPIED = ("stages", "pipelines", "dvc.yaml", ".dvcignore", ".gitignore")
+MODELS = ("dcgan", "dcgan_bilinear")
+RUN_SECONDS = 300
+NO_OP_SECONDS = 5.0
+START_SECONDS = 90.0
+Project = Callable[..., subprocess.CompletedProcess]
+
+pytestmark = pytest.mark.timeout(RUN_SECONDS * 2)
+
+
+def two_models() -> dict[str, Any]:
+    """Return the tests' settings with a second model beside the first."""
+    params = tiny_params()
+    params["select"]["dcgan_bilinear"] = dict(params["select"]["dcgan"])
+    params["models"]["dcgan_bilinear"] = params["models"]["dcgan"] | {"upsample": "bilinear"}
+    return params
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone-like copy of the project's code with tiny settings, under Git and DVC."""
+    folder = tmp_path_factory.mktemp("lifecycle") / "project"
+    folder.mkdir()
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        ignored = {"ignore": shutil.ignore_patterns("__pycache__")} if (ROOT / name).is_dir() else {}
+        copy(ROOT / name, folder / name, **ignored)
+    (folder / ".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+    (folder / "params.yaml").write_text(yaml.safe_dump(two_models(), sort_keys=False))
+    author = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for line in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "-m", "start"]):
+        subprocess.run(["git", *line], cwd=folder, check=True)
+    return folder
+
+
+def environment(project: Path) -> dict[str, str]:
+    """Return an environment in which nothing outside the project is read or written."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_TRACKING", "PREFECT_API"))
+    }
+    return kept | {"PREFECT_HOME": str(project.parent / "prefect"), "OMP_NUM_THREADS": "2"}
+
+
+@pytest.fixture(scope="module")
+def module(project: Path) -> Project:
+    """Run `python -m MODULE ARGUMENTS` in the project; stdout and stderr are captured."""
+
+    def run(name: str, *arguments: str) -> subprocess.CompletedProcess:
+        line = [sys.executable, "-m", name, *arguments]
+        return subprocess.run(
+            line, cwd=project, env=environment(project), capture_output=True, text=True, timeout=RUN_SECONDS
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(module: Project) -> subprocess.CompletedProcess:
+    """The first run of the whole pipeline."""
+    done = module("pipelines.run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def changed_params(project: Path) -> Iterator[Callable[..., None]]:
+    """Change params.yaml for one test."""
+    path = project / "params.yaml"
+    before = path.read_bytes()
+
+    def change(**dotted: Any) -> None:
+        set_params(project, **dotted)
+
+    yield change
+    path.write_bytes(before)
+
+
+def set_params(project: Path, **dotted: Any) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    for name, value in dotted.items():
+        *parents, last = name.split(".")
+        group = params
+        for parent in parents:
+            group = group[parent]
+        group[last] = value
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def assert_current(module: Project) -> None:
+    status = module("dvc", "status", "--json")
+    assert (status.returncode, status.stdout.strip()) == (0, "{}"), status.stdout + status.stderr
+
+
+def processes_of(project: Path) -> list[psutil.Process]:
+    """Return the processes that run in the project."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(project) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def rows(project: Path, query: str) -> list[tuple]:
+    with sqlite3.connect(project / "mlflow.db") as database:
+        return database.execute(query).fetchall()
+
+
+def runs_of(project: Path, model: str) -> list[str]:
+    query = f"SELECT run_uuid FROM tags WHERE key = 'training.model' AND value = '{model}'"
+    return [run for (run,) in rows(project, query)]
+
+
+def test_unknown_setting_is_refused_before_any_work(module: Project, project: Path, changed_params) -> None:
+    changed_params(**{"normalize.resolutoin": 16})
+    for front_door in (["pipelines.run"], ["pipelines.flows", "lifecycle"]):
+        done = module(*front_door)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert "normalize.resolutoin: unknown setting; allowed: resolution" in done.stderr
+    assert not (project / "data").exists()
+
+
+def test_whole_run_ends_with_a_table_of_both_models(finished: subprocess.CompletedProcess) -> None:
+    table = finished.stdout[finished.stdout.index("Models;") :]
+    for name in MODELS:
+        assert f" {name} " in table
+        assert f"models/{name}/evaluation/samples.png" in table
+    assert "make ui" in table
+
+
+def test_status_is_empty_and_dvc_repro_agrees(finished: subprocess.CompletedProcess, module: Project) -> None:
+    assert_current(module)
+    again = module("dvc", "repro")
+    assert again.returncode == 0
+    assert "Running stage" not in again.stdout
+
+
+def test_second_run_finds_nothing_stale_in_seconds(finished: subprocess.CompletedProcess, module: Project) -> None:
+    started = time.monotonic()
+    done = module("pipelines.run")
+    assert time.monotonic() - started < NO_OP_SECONDS
+    assert done.returncode == 0
+    assert done.stdout.startswith("nothing is stale\n")
+    assert "Models;" in done.stdout
+
+
+def test_mlflow_shows_the_run_of_each_model(finished: subprocess.CompletedProcess, project: Path) -> None:
+    for name in MODELS:
+        (run,) = runs_of(project, name)
+        curve = read_json(project / f"models/{name}/training/curve.json")
+        points = rows(project, f"SELECT step FROM metrics WHERE run_uuid = '{run}' AND key = 'loss_generator'")
+        assert sorted(step for (step,) in points) == sorted({round(row["kimg"]) for row in curve})
+        latest = dict(rows(project, f"SELECT key, value FROM latest_metrics WHERE run_uuid = '{run}'"))
+        scores = read_json(project / f"models/{name}/evaluation/scores.json")
+        for score, value in scores["scores"].items():
+            assert latest[score] == pytest.approx(value)
+            assert latest[f"floor_{score}"] == pytest.approx(scores["floor"][score])
+        assert latest["onnx_cpu_batch1_p50_ms"] > 0
+        logged = {sha256_file(path) for path in (project / "mlartifacts").rglob("model.onnx")}
+        assert sha256_file(project / f"models/{name}/onnx/model.onnx") in logged
+
+
+def test_second_runner_leaves_with_one_line(
+    finished: subprocess.CompletedProcess, module: Project, project: Path
+) -> None:
+    hold = "import sys; from stages.process import stage_lock\nwith stage_lock('pipeline'): print(flush=True); input()"
+    first = subprocess.Popen(
+        [sys.executable, "-c", hold], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout is not None
+    first.stdout.readline()
+    done = module("pipelines.run")
+    first.communicate("\n")
+    assert done.returncode == 2
+    assert done.stderr == f"run: pipeline is already running in this workspace (process {first.pid}); wait for it\n"
+
+
+def test_killed_run_leaves_no_process(finished: subprocess.CompletedProcess, project: Path) -> None:
+    set_params(project, **{"models.dcgan.generator_lr": 0.0005, "models.dcgan.budget_kimg": 1000})
+    log = project.parent / "killed.log"
+    with log.open("w") as stream:
+        line = [sys.executable, "-m", "pipelines.run"]
+        runner = subprocess.Popen(line, cwd=project, env=environment(project), stdout=stream, stderr=stream)
+    states = project / ".work" / "train" / "dcgan"
+    known = set(states.glob("*/*"))
+    deadline = time.monotonic() + START_SECONDS
+    while set(states.glob("*/*")) <= known:
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    family = processes_of(project)
+    assert len(family) >= 4  # runner, supervisor, dvc, training
+    runner.send_signal(signal.SIGKILL)
+    runner.wait()
+    psutil.wait_procs(family, timeout=30)
+    assert processes_of(project) == []
+
+
+def test_flow_runs_just_the_changed_model_and_dvc_agrees(
+    finished: subprocess.CompletedProcess, module: Project, project: Path
+) -> None:
+    set_params(project, **{"models.dcgan.generator_lr": 0.0005, "models.dcgan.budget_kimg": 0.512})
+    before = {name: sha256_file(project / f"models/{name}/onnx/model.onnx") for name in MODELS[1:]}
+    done = module("pipelines.flows", "lifecycle")
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = done.stdout + done.stderr
+    for stage in ("train", "evaluate", "export", "benchmark"):
+        assert f"Task run '{stage}@dcgan' - Finished in state Completed" in log
+    assert "Task run 'train@dcgan_bilinear'" not in log
+    assert {name: sha256_file(project / f"models/{name}/onnx/model.onnx") for name in MODELS[1:]} == before
+    assert_current(module)
+    assert len(runs_of(project, "dcgan")) == 2
+    assert len(runs_of(project, "dcgan_bilinear")) == 1
+    assert processes_of(project) == []
