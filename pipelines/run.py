@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--no-publish", action="store_true", help="do not show the results in MLflow")
     arguments = parser.parse_args()
     prepare_environment()
-    STOP.install()
+    STOP.install(insistent=True)
     try:
         return run(arguments.targets, not arguments.no_publish)
     except StageError as error:

@@ -66,15 +66,21 @@ class StopSignal:
     def __init__(self) -> None:
         self.requested = False
         self.deferred = False
+        self.insistent = False
 
-    def install(self) -> None:
-        """Handle SIGTERM and SIGINT in this process."""
+    def install(self, insistent: bool = False) -> None:
+        """Handle SIGTERM and SIGINT in this process.
+
+        Group and parent may both ask a stage to stop, so only the first request interrupts it and it cleans up
+        undisturbed; where `insistent`, each further one interrupts again.
+        """
+        self.insistent = insistent
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        if not self.deferred:
+        repeated, self.requested = self.requested, True
+        if not self.deferred and (self.insistent or not repeated):
             raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
     @contextlib.contextmanager

@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--no-publish", action="store_true", help="do not show the results in MLflow")
     arguments = parser.parse_args()
     prepare_environment()
-    STOP.install()
+    STOP.install(insistent=True)
     try:
         load_settings()  # a wrong setting is told at once, not after Prefect has started
         options = ["--no-publish"] if arguments.no_publish else []

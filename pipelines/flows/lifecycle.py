@@ -15,7 +15,7 @@ from pipelines.lifecycle import check_current, exit_code, opened_project, run_st
 from pipelines.plan import Step, describe, plan
 from pipelines.publish import publish_changed
 from pipelines.report import print_report
-from stages.errors import StageError
+from stages.errors import FetchError, StageError
 
 PLAN_KEY = "plan"
 
@@ -104,6 +104,11 @@ def main() -> int:
     except StageError as error:
         print(f"lifecycle: {error}", file=sys.stderr)
         return error.code
+    except RuntimeError as error:
+        if " API" not in str(error):  # Prefect's words for a server that does not answer
+            raise
+        print(f"lifecycle: Prefect: {error}; is PREFECT_API_URL right and its server up?", file=sys.stderr)
+        return FetchError.code
     return 0
 
 

@@ -45,9 +45,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lifecycle") / "project"
     folder.mkdir()
     for name in COPIED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        ignored = {"ignore": shutil.ignore_patterns("__pycache__")} if (ROOT / name).is_dir() else {}
-        copy(ROOT / name, folder / name, **ignored)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
     (folder / "params.yaml").write_text(yaml.safe_dump(two_models(), sort_keys=False))
@@ -69,11 +70,10 @@ def environment(project: Path) -> dict[str, str]:
 def module(project: Path) -> Project:
     """Run `python -m MODULE ARGUMENTS` in the project; stdout and stderr are captured."""
 
-    def run(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    def run(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
         line = [sys.executable, "-m", name, *arguments]
-        return subprocess.run(
-            line, cwd=project, env=environment(project), capture_output=True, text=True, timeout=RUN_SECONDS
-        )
+        env = environment(project) | variables
+        return subprocess.run(line, cwd=project, env=env, capture_output=True, text=True, timeout=RUN_SECONDS)
 
     return run
 
@@ -185,6 +185,13 @@ def test_mlflow_shows_the_run_of_each_model(finished: subprocess.CompletedProces
         assert latest["onnx_cpu_batch1_p50_ms"] > 0
         logged = {sha256_file(path) for path in (project / "mlartifacts").rglob("model.onnx")}
         assert sha256_file(project / f"models/{name}/onnx/model.onnx") in logged
+
+
+def test_dead_prefect_server_is_one_line(finished: subprocess.CompletedProcess, module: Project) -> None:
+    done = module("pipelines.flows", "lifecycle", PREFECT_API_URL="http://127.0.0.1:1/api")
+    assert done.returncode == 2
+    assert "lifecycle: Prefect: Failed to reach API at http://127.0.0.1:1/api/" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_second_runner_leaves_with_one_line(

@@ -61,7 +61,7 @@ def write_onnx() -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     weights = numpy_helper.from_array(np.arange(48, dtype=np.float32).reshape(4, 12), "weights")
-    ends = [("noise", ["batch", 4]), ("pictures", ["batch", 12])]
+    ends: list[tuple[str, list[str | int | None]]] = [("noise", ["batch", 4]), ("pictures", ["batch", 12])]
     entry, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends)
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["noise", "weights"], ["pictures"])], "g", [entry], [result], [weights]

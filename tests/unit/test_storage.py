@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stages.dataset import hash_share, shard_of, split_of, to_float, to_uint8
-from stages.errors import InputError
+from stages.errors import FetchError, InputError
 from stages.packages import PACKAGES, check_sha256, fetch
 from stages.storage import read_json, sha256_json, sha256_tree, whole_folder, write_bytes, write_json
 
@@ -97,3 +97,21 @@ def test_a_package_with_other_bytes_is_refused_and_not_kept(tmp_path, monkeypatc
     (tmp_path / "f").write_bytes(b"x")
     with pytest.raises(InputError, match="damaged or not the pinned version"):
         check_sha256(tmp_path / "f", "0" * 64)
+
+
+def test_a_lost_connection_is_one_line_that_may_be_retried(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGE_FOUNDRY_CACHE", str(tmp_path / "cache"))
+    program = tmp_path / "npm"
+    program.write_text(
+        "#!/bin/sh\necho 'npm error network: request failed,' >&2\necho 'npm error reason: refused' >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FetchError) as caught:
+        fetch("openmoji")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "openmoji could not be fetched" in message
+    assert "reason: refused" in message
+    assert caught.value.retryable
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

@@ -1,5 +1,6 @@
 """No process outlives the one that asked for it, whichever of them is stopped or killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ import sys
 from pipelines.execution import run_supervised
 from stages.errors import Interrupted
 from stages.process import STOP
-STOP.install()
+STOP.install(insistent=True)
 try:
     sys.exit(run_supervised(sys.argv[1:]))
 except Interrupted:
@@ -176,3 +177,29 @@ def test_output_arrives_line_by_line() -> None:
     code = run_supervised(["sh", "-c", "echo one; printf '10%%\\r20%%\\r'; echo two >&2; exit 3"], lines.append)
     assert code == 3
     assert lines == ["one", "10%", "20%", "two"]
+
+
+CLEANING = """
+import pathlib, sys, time
+from stages.process import run_stage
+def work():
+    try:
+        pathlib.Path("started").touch()
+        time.sleep(300)
+    finally:
+        time.sleep(0.5)
+        pathlib.Path("cleaned").touch()
+sys.exit(run_stage("demo", work))
+"""
+
+
+def test_stage_that_is_asked_twice_cleans_up_undisturbed(tmp_path: Path) -> None:
+    stage = subprocess.Popen([sys.executable, "-c", CLEANING], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_until((tmp_path / "started").exists, "the stage's start")
+    stage.terminate()
+    time.sleep(0.2)
+    stage.terminate()
+    _, errors = stage.communicate(timeout=PATIENCE_SECONDS)
+    assert (stage.returncode, errors) == (143, "demo: stopped by SIGTERM\n")
+    assert (tmp_path / "cleaned").exists()
+    assert json.loads((tmp_path / ".work/last/demo.json").read_text())["code"] == 143
