@@ -126,6 +126,7 @@ class ModelSettings(Strict):
     tick_kimg: Positive
     checkpoint_kimg: Positive
     precision: Literal["fp32", "bf16", "fp16"]
+    threads: Annotated[int, Field(ge=0)]
     seed: Annotated[int, Field(ge=0)]
 
 

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from stages.dataset import ImageDataset
@@ -81,6 +82,8 @@ def build_loop(
     config |= {"resolution": dataset.resolution, "channels": dataset.channels, "class_names": []}
     obeyed = Policy(policy["transforms"], policy["p"], policy["mirror"])
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(settings.precision, settings.precision))
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     throwaway = Adversaries(config, settings, obeyed, accelerator)
     speed = measure_speed(throwaway, settings.batch, (dataset.channels, dataset.resolution, dataset.resolution))
     disk = KEPT * state_bytes(throwaway)

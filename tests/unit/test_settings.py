@@ -21,8 +21,8 @@ def load(tmp_path: Path, change) -> None:
 def test_the_projects_own_settings_are_valid():
     settings = load_settings(ROOT / "params.yaml")
     assert len(settings.select) == 2
-    model = settings.model("dcgan_bilinear")
-    assert model.upsample == "bilinear"
+    model = settings.model("dcgan_nearest")
+    assert model.upsample == "nearest"
     assert model.beta1 == load_preset("dcgan")["beta1"] == 0.5
 
 
