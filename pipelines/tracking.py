@@ -27,7 +27,7 @@ MODEL_NAME = "generator"
 BATCH = 100  # MLflow's limit for parameters and tags per request
 METRICS_BATCH = 1000
 # A larger budget goes on in the same run, and MLflow never changes a parameter: what may grow is a tag.
-GROWING = {"budget_kimg"}
+GROWING = {"budget_kimg", "checkpoint_kimg"}
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # the defaults wait minutes
 RESULT_FILES = (
     "training/record.json",
