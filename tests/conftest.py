@@ -27,7 +27,7 @@ def tiny_params() -> dict[str, Any]:
     params["data"] |= {"source": "folder", "folder": {"path": str(PICTURES), "licence": "MIT"}}
     params["normalize"] |= {"resolution": 16, "holdout": 0.35, "shards": 3, "workers": 1}
     params["select"] = {"dcgan": {"preset": "dcgan", "family": "dcgan", "data": "images"}}
-    tiny = {"width": 8, "discriminator_width": 8, "latent": 16, "batch": 16, "budget_kimg": 0.512}
+    tiny = {"width": 8, "discriminator_width": 8, "latent": 16, "batch": 16, "budget_kimg": 0.512, "threads": 1}
     pace = {"tick_kimg": 0.128, "checkpoint_kimg": 0.128, "ema_half_life_kimg": 0.1}
     params["models"] = {"dcgan": tiny | pace}
     params["evaluate"] |= {"count": 64, "batch": 32, "kid_subset": 16, "kid_subsets": 10, "neighbours": 3}
@@ -38,8 +38,9 @@ def tiny_params() -> dict[str, Any]:
 def stage(folder: Path, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Run one stage as a process in a folder."""
     command = [sys.executable, "-m", f"stages.{name}", *arguments]
-    env = os.environ | {"OMP_NUM_THREADS": "2"} | environment
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=STAGE_SECONDS)
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=STAGE_SECONDS
+    )
 
 
 def stage_or_fail(folder: Path, name: str, *arguments: str) -> None:
