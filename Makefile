@@ -5,7 +5,6 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 PORT   ?= 5000
-URI    := $(or $(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/mlflow.db)
 CODE   := pipelines stages tests
 
 # libgomp spins at barriers without this: far slower on small or busy machines
@@ -42,10 +41,17 @@ test-all: check  ## check, then all tests
 	@$(RUN) -m pytest
 
 ui: $(STAMP)  ## MLflow's pages on 127.0.0.1 (PORT=5000)
-	@echo "MLflow: http://127.0.0.1:$(PORT)"
-	@$(RUN) -m mlflow ui --backend-store-uri "$(URI)" --host 127.0.0.1 --port $(PORT)
+	@case "$$MLFLOW_TRACKING_URI" in \
+	http://*|https://*) \
+		printf '%s' 'MLFLOW_TRACKING_URI names a server; its pages are at '; \
+		printf '%s\n' "$$MLFLOW_TRACKING_URI" | sed -E 's,://[^/]*@,://,; s,[?].*,,' ;; \
+	*) \
+		echo "MLflow: http://127.0.0.1:$(PORT)"; \
+		MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
+			$(RUN) -m mlflow ui --host 127.0.0.1 --port $(PORT) ;; \
+	esac
 
 clean:  ## bytecode, tool caches and half-written files; results, training states and .venv stay
 	@find pipelines stages tests -name __pycache__ -type d -prune -exec rm -rf {} +
-	@find data models -name '.*.partial' -prune -exec rm -rf {} +
+	@for folder in $(wildcard data models); do find $$folder -name '.*.partial' -prune -exec rm -rf {} +; done
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache

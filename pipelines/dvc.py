@@ -5,10 +5,13 @@ import os
 import sys
 from pathlib import Path
 
+ERRORS = "--errors-to="
 
-def dvc_command(*arguments: str) -> list[str]:
-    """Return the command line that calls dvc with arguments."""
-    return [sys.executable, "-m", "pipelines.dvc", *arguments]
+
+def dvc_command(*arguments: str, errors: Path | None = None) -> list[str]:
+    """Return the command line that calls dvc with arguments; its error lines also go to the file `errors`."""
+    keep = [f"{ERRORS}{errors}"] if errors else []
+    return [sys.executable, "-m", "pipelines.dvc", *keep, *arguments]
 
 
 def dvc_environment() -> dict[str, str]:
@@ -22,8 +25,23 @@ def main() -> int:
     from dvc.cli import main as dvc_main
 
     logging.getLogger("dvc.repo.scm_context").setLevel(logging.WARNING)
-    code: int = dvc_main(sys.argv[1:])
+    arguments = sys.argv[1:]
+    if arguments and arguments[0].startswith(ERRORS):
+        _keep_errors(Path(arguments.pop(0).removeprefix(ERRORS)))
+    code: int = dvc_main(arguments)
     return code
+
+
+def _keep_errors(path: Path) -> None:
+    """Write dvc's error lines to a file, too: its exit code is 255 whatever the reason."""
+    from dvc.logger import ColorFormatter
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    handler = logging.FileHandler(path, delay=True)
+    handler.setLevel(logging.ERROR)
+    handler.setFormatter(ColorFormatter(log_colors=False))
+    logging.getLogger("dvc").addHandler(handler)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from pipelines.dvc import dvc_command, dvc_environment
@@ -16,8 +17,9 @@ from stages.process import WORK
 NOTES = WORK / "last"
 DEFECT = 1
 KILLED = 137
-RETRIES = {"download": 3, "train": 1}  # where a repetition can help: the network, and a training that resumes
+REASON_LENGTH = 400
 BACKOFF_SECONDS = (5.0, 15.0, 45.0)
+RETRIES = {"train": 1}  # it resumes; any other stage that calls itself retryable lacked something of the network
 
 LineReader = Callable[[str], None]
 
@@ -35,7 +37,7 @@ class Outcome:
 
 def retries_of(stage: str) -> int:
     """Return how often a stage that failed in a retryable way may be repeated."""
-    return RETRIES.get(stage.partition("@")[0], 0)
+    return RETRIES.get(stage.partition("@")[0], len(BACKOFF_SECONDS))
 
 
 def repro(stage: str, read_line: LineReader | None = None, force: bool = False) -> Outcome:
@@ -47,9 +49,10 @@ def repro(stage: str, read_line: LineReader | None = None, force: bool = False) 
     before = _note_time(stage)
     started = time.monotonic()
     forced = ["--force"] if force else []
-    code = run_supervised(dvc_command("repro", "--single-item", *forced, stage), read_line)
+    errors = NOTES / f"{stage}.error"
+    code = run_supervised(dvc_command("repro", "--single-item", *forced, stage, errors=errors), read_line)
     note = _read_note(stage) if _note_time(stage) != before else {}
-    return _outcome(stage, code, note, time.monotonic() - started)
+    return _outcome(stage, code, note, errors, time.monotonic() - started)
 
 
 def repro_with_retries(stage: str, read_line: LineReader | None = None, force: bool = False) -> Outcome:
@@ -65,7 +68,7 @@ def repro_with_retries(stage: str, read_line: LineReader | None = None, force: b
     return outcome
 
 
-def _outcome(stage: str, dvc_code: int, note: dict[str, Any], seconds: float) -> Outcome:
+def _outcome(stage: str, dvc_code: int, note: dict[str, Any], errors: Path, seconds: float) -> Outcome:
     if dvc_code == 0:
         return Outcome(stage, 0, "finished", False, seconds)
     if dvc_code == Interrupted.code:
@@ -74,8 +77,14 @@ def _outcome(stage: str, dvc_code: int, note: dict[str, Any], seconds: float) ->
         return Outcome(stage, note["code"], note["reason"], note["retryable"], seconds)
     if dvc_code == KILLED:
         return Outcome(stage, ResourceError.code, "was killed (SIGKILL); out of memory?", False, seconds)
-    reason = f"dvc ended with {dvc_code} and the stage left no note; the lines above say why"
-    return Outcome(stage, DEFECT, reason, False, seconds)
+    return Outcome(stage, DEFECT, _reason_of_dvc(dvc_code, errors), False, seconds)
+
+
+def _reason_of_dvc(code: int, errors: Path) -> str:
+    """Return why dvc itself says that it failed: before, after or instead of the stage."""
+    told = errors.read_text() if errors.exists() else ""
+    line = " ".join(told.split()).removeprefix("ERROR: ")
+    return f"dvc: {line[:REASON_LENGTH]}" if line else f"dvc ended with {code}; the lines above say why"
 
 
 def _read_note(stage: str) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """What both front doors do around the stages: one run at a time, fresh pins, a plan, skipping, the closing check."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pipelines.execution import Outcome
 from pipelines.plan import Step, read_status
 from pipelines.refresh import refresh
-from stages.errors import InputError, StageError
+from stages.errors import InputError, Interrupted, StageError
 from stages.process import stage_lock
 from stages.settings import Settings, load_settings
 
@@ -62,6 +62,23 @@ def run_steps(steps: list[Step], run_step: Callable[[Step], Outcome], tell: Call
 def exit_code(outcomes: list[Outcome]) -> int:
     """Return the code of the first stage that failed, 0 where none did."""
     return next((outcome.code for outcome in outcomes if outcome.code), 0)
+
+
+def try_all(works: Iterable[Callable[[], object]]) -> list[StageError]:
+    """Do each work whatever became of those before it, and return the failures.
+
+    Raises:
+        Interrupted: it was asked to stop.
+    """
+    failures = []
+    for work in works:
+        try:
+            work()
+        except Interrupted:
+            raise
+        except StageError as error:
+            failures.append(error)
+    return failures
 
 
 def check_current() -> None:

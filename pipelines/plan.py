@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -142,10 +143,10 @@ def last_seconds(stage: str) -> float | None:
     return note.get("seconds") if note.get("code") == 0 else None
 
 
-def describe(steps: list[Step]) -> str:
-    """Return the plan as lines of text, with the cost of the last time where it is known."""
+def describe(steps: list[Step], targets: Sequence[str] = ()) -> str:
+    """Return the plan (of the targets) as lines of text, with the cost of the last time where it is known."""
     if not steps:
-        return "nothing is stale"
+        return f"nothing is stale of: {', '.join(targets)}" if targets else "nothing is stale"
     known = [step.seconds for step in steps if step.seconds is not None]
     cost = f", {sum(known):.0f} s for {len(known)} of them last time" if known else ""
     lines = [f"{len(steps)} stages to run{cost}:"]

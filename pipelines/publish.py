@@ -11,14 +11,19 @@ import re
 import sqlite3
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pipelines.lifecycle import try_all
 from pipelines.results import Results, is_trained, read_results
 from stages.errors import InputError, StageError
 from stages.process import WORK, prepare_environment, stage_lock
 from stages.settings import Settings, load_settings
 from stages.storage import sha256_bytes, write_json
+
+if TYPE_CHECKING:
+    from pipelines.tracking import Tracker
 
 PUBLISHED = WORK / "published"
 SQLITE = "sqlite:///"
@@ -31,13 +36,20 @@ def publish_changed(settings: Settings, tell: Tell) -> list[str]:
     """Publish the selected, trained models that differ from what was published, and return those that were.
 
     A tracking server that does not answer is told loudly and is no failure: the next call fills in what is missing.
+
+    Raises:
+        GateError: an ONNX file is not the one that its parity record describes; all other models are published.
     """
-    return _publish([result for result in trained_results(settings, tell) if not is_published(result)], tell)
+    return _publish([result for result in trained_results(settings) if not is_published(result)], tell)
 
 
 def publish_all(settings: Settings, tell: Tell) -> list[str]:
-    """Publish every selected, trained model whatever was published before; what is there already is not repeated."""
-    return _publish(trained_results(settings, tell), tell)
+    """Publish every selected, trained model whatever was published before; what is there already is not repeated.
+
+    Raises:
+        GateError: as `publish_changed`.
+    """
+    return _publish(trained_results(settings), tell)
 
 
 def _publish(results: list[Results], tell: Tell) -> list[str]:
@@ -46,36 +58,33 @@ def _publish(results: list[Results], tell: Tell) -> list[str]:
     from pipelines.tracking import Tracker, tracking_errors
 
     done: list[str] = []
+    failures: list[StageError] = []
     with stage_lock("publish"):
         try:
             tracker = Tracker(tracking_uri())
-            for result in results:
-                run_id = tracker.publish(result)
-                note_published(result, run_id)
-                done.append(result.name)
-                tell(f"MLflow: {result.name} is run {run_id}")
+            failures = try_all([partial(_publish_one, tracker, result, done, tell) for result in results])
         except tracking_errors() as error:
             left = ", ".join(result.name for result in results if result.name not in done)
             reason = without_secrets((str(error).splitlines() or [type(error).__name__])[0])[:REASON_LENGTH]
             tell(f"WARNING: {left} not published, MLflow at {without_secrets(tracking_uri())} says: {reason}")
             tell("WARNING: all results are on disk; `python -m pipelines.publish` fills them in once it answers")
+    if failures:
+        raise type(failures[0])("; ".join(map(str, failures)))
     return done
 
 
-def trained_results(settings: Settings, tell: Tell) -> list[Results]:
-    """Read the selected models that are trained; pieces that were made from other weights are left out and told."""
-    results = [read_results(name) for name in settings.select if is_trained(name)]
-    return [_without_foreign_scores(result, tell) for result in results]
+def _publish_one(tracker: "Tracker", result: Results, done: list[str], tell: Tell) -> None:
+    if result.warning:
+        tell(result.warning)
+    run_id = tracker.publish(result)
+    note_published(result, run_id)
+    done.append(result.name)
+    tell(f"MLflow: {result.name} is run {run_id}")
 
 
-def _without_foreign_scores(result: Results, tell: Tell) -> Results:
-    config = json.loads((result.folder / "training" / "weights" / "config.json").read_text())
-    trained = config.get("identity", {}).get("weights")
-    scored = result.scores.get("identity", {}).get("weights")
-    if scored in (None, trained):
-        return result
-    tell(f"WARNING: {result.name}: its scores are of other weights and are not published; run `dvc repro`")
-    return Results(result.name, result.folder, result.record, result.curve, {}, result.parity, result.benchmark)
+def trained_results(settings: Settings) -> list[Results]:
+    """Read the selected models that are trained."""
+    return [read_results(name) for name in settings.select if is_trained(name)]
 
 
 def tracking_uri() -> str:
@@ -85,7 +94,7 @@ def tracking_uri() -> str:
 
 def without_secrets(text: str) -> str:
     """Return a text whose addresses have lost user, password and query, fit for a log."""
-    return re.sub(r"\?\S*", "", re.sub(r"://[^/\s@]*@", "://", text))
+    return re.sub(r"\?\S*", "", re.sub(r"://[^/\s]*@", "://", text))
 
 
 def note_published(result: Results, run_id: str) -> None:

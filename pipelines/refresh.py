@@ -5,14 +5,17 @@ dependencies of the stages that use them, so that DVC sees a change outside as a
 """
 
 import argparse
+import contextlib
+import http.client
 import json
 import sys
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.download.folder import METADATA, picture_files
+from stages.download import run as download_run
+from stages.download.folder import source_files
 from stages.download.run import pinned_content
 from stages.errors import FetchError, InputError, StageError
 from stages.metrics.inception_weights import DOWNLOAD, STANDARD_FILE, STANDARD_SHA256
@@ -26,6 +29,7 @@ SOURCE_LOCK = Path("data/source.lock.json")
 WEIGHTS_LOCK = Path("data/weights.lock.json")
 SEEN = WORK / "refresh.json"
 FETCH_SECONDS = 60
+LOOKERS = sorted(Path(download_run.__file__).parent.glob("*.py"))  # other code may find otherwise
 
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{STANDARD_FILE}"
 
@@ -36,7 +40,7 @@ def refresh(settings: Settings, thorough: bool = False) -> list[Path]:
     Files whose names, sizes and times are as at the last look are not read again, unless `thorough`.
 
     Raises:
-        InputError: the selected folder or weights file is not there or holds nothing.
+        InputError: the selected folder or weights file is not there, holds nothing or cannot be read.
         FetchError: weights that are to be downloaded could not be had.
     """
     seen = {} if thorough else _read_json(SEEN)
@@ -56,8 +60,9 @@ def _source(data: DataSettings, seen: dict[str, Any]) -> dict[str, Any]:
     if data.source != "folder":
         return pinned_content(data)
     folder = Path(data.folder.path or "")
-    files = [*picture_files(folder), *(folder / name for name in METADATA if (folder / name).is_file())]
-    pinned: dict[str, Any] = _remember(seen, str(folder), files, lambda: pinned_content(data))
+    with _readable("data.folder.path", folder):
+        pictures, metadata = source_files(folder)
+        pinned: dict[str, Any] = _remember(seen, str(folder), [*pictures, *metadata], lambda: pinned_content(data))
     return pinned
 
 
@@ -67,10 +72,19 @@ def _inception(setting: str | None, seen: dict[str, Any]) -> dict[str, Any] | No
     path = fetch_inception() if setting == DOWNLOAD else Path(setting).expanduser()
     if not path.is_file():
         raise InputError(f"evaluate.inception is {setting}: there is no such file; allowed: null, a path, download")
-    found: dict[str, Any] = _remember(seen, str(path), [path], lambda: _describe(path))
+    with _readable("evaluate.inception", path):
+        found: dict[str, Any] = _remember(seen, str(path), [path], lambda: _describe(path))
     if setting == DOWNLOAD and found["sha256"] != STANDARD_SHA256:
         check_sha256(path, STANDARD_SHA256)
     return found
+
+
+@contextlib.contextmanager
+def _readable(setting: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{setting} is {path}: {error.filename or path} cannot be read: {error.strerror}") from error
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -80,7 +94,7 @@ def _describe(path: Path) -> dict[str, Any]:
 def _remember(seen: dict[str, Any], name: str, files: list[Path], look: Callable[[], Any]) -> Any:
     """Return what an earlier look found if names, sizes and times of the files are the same, else look."""
     traces = [(path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    stamp = sha256_json(traces)
+    stamp = sha256_json([*traces, *map(sha256_file, LOOKERS)])
     if seen.get(name, {}).get("stamp") != stamp:
         seen[name] = {"stamp": stamp, "found": look()}
     return seen[name]["found"]
@@ -114,8 +128,11 @@ def _download(url: str, path: Path) -> None:
             with progress_bar(f"fetching {Path(url).name}", total, "bytes") as bar:
                 while block := answer.read(CHUNK):
                     bar.update(stream.write(block))
-    except OSError as error:
-        raise FetchError(f"evaluate.inception is download, but {url} could not be fetched: {error}") from error
+        if bar.n < total:
+            raise http.client.HTTPException(f"the answer ended after {bar.n} of {total} bytes")
+    except (OSError, http.client.HTTPException) as error:
+        reason = " ".join(str(error).split())
+        raise FetchError(f"evaluate.inception is download, but {url} could not be fetched: {reason}") from error
 
 
 def _read_json(path: Path) -> Any:

@@ -21,6 +21,8 @@ def print_report(settings: Settings) -> None:
     if not console.is_terminal:
         console.width = max(console.width, 140)  # in a log file nothing is cut off
     console.print(build_table(results))
+    for line in filter(None, (result.warning for result in results)):
+        console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
     for warning in dict.fromkeys(line for result in results for line in result.scores.get("warnings", [])):
         console.print(f"note: {warning}", markup=False, highlight=False, soft_wrap=True)
     console.print(next_steps(results), markup=False, highlight=False, soft_wrap=True)
@@ -74,9 +76,9 @@ def _number(value: float | None, digits: int, scale: float = 1.0) -> str:
 
 def next_steps(results: list[Results]) -> str:
     """Return the lines that say where pictures, curves and files are and how to draw more."""
-    sheets = [result.folder / "evaluation" / "samples.png" for result in results]
+    sheets = [result.folder / "evaluation" / "samples.png" for result in results if result.scores]
     lines = [f"pictures   {path}" for path in sheets if path.exists()]
-    files = [result.folder / "onnx" / "model.onnx" for result in results]
+    files = [result.folder / "onnx" / "model.onnx" for result in results if result.parity]
     lines += [f"ONNX       {path}" for path in files if path.exists()]
     lines.append("compare    make ui, then open the experiment image-foundry")
     lines.append(f"draw       python -m stages.generators --model {results[0].name} --seed 0 --count 16 --out grid.png")

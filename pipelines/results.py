@@ -1,6 +1,7 @@
 """What the stages have written about one model, read for the table and for MLflow."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,31 +14,58 @@ PIECES = {
     "parity": "onnx/parity.json",
     "benchmark": "benchmark/benchmark.json",
 }
-WHOLE_FILES = ("evaluation/samples.png", "benchmark/latency.png")
+PICTURES = {"scores": "evaluation/samples.png", "benchmark": "benchmark/latency.png"}
 
 
 @dataclass(frozen=True)
 class Results:
-    """One model's training record and curve, and scores, parity and benchmark as far as they are there ({}: not)."""
+    """One model's training record and curve, and scores, parity and benchmark where they are of its weights ({}: not).
+
+    `foreign` names the pieces that are there, but were made from other weights.
+    """
 
     name: str
     folder: Path
+    weights: str
     record: dict[str, Any]
     curve: list[dict[str, Any]]
     scores: dict[str, Any]
     parity: dict[str, Any]
     benchmark: dict[str, Any]
+    foreign: tuple[str, ...] = ()
 
     @property
-    def kimg(self) -> int:
-        """Thousands of pictures that the training saw, rounded: the step of all that was measured afterwards."""
-        return round(self.record["kimg"])
+    def step_unit(self) -> str:
+        """What MLflow's integer steps count: `kimg`, or `pictures` where the curve has more than one point per kimg."""
+        return "kimg" if self.record["settings"].get("tick_kimg", 1.0) >= 1.0 else "pictures"
+
+    def step_at(self, kimg: float) -> int:
+        """Return the step of a moment in the training."""
+        return math.floor(kimg * (1 if self.step_unit == "kimg" else 1000) + 0.5)
+
+    @property
+    def warning(self) -> str | None:
+        """The line that tells which pieces are left out, None where there is none."""
+        if not self.foreign:
+            return None
+        return (
+            f"WARNING: {self.name}: {' and '.join(self.foreign)} of other weights than models/{self.name} holds now "
+            "are left out; run `dvc repro`"
+        )
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the training and of the pieces that are of its weights."""
+        there = [piece for piece in PIECES if getattr(self, piece)]
+        names = ["training/record.json", *(PIECES[piece] for piece in there)]
+        names += [name for piece, name in PICTURES.items() if piece in there]
+        return [self.folder / name for name in names if (self.folder / name).exists()]
 
     @property
     def digest(self) -> str:
         """Return one sha256 over all that is published; the weights and the ONNX file count by their own hashes."""
         values = [self.record, self.curve, self.scores, self.parity, self.benchmark]
-        files = [str((self.folder / name).exists() and sha256_file(self.folder / name)) for name in WHOLE_FILES]
+        files = [(path.name, sha256_file(path)) for path in self.files if path.suffix == ".png"]
         return sha256_json([values, files, sha256_tree(self.folder / "training" / "samples")])
 
 
@@ -48,17 +76,24 @@ def is_trained(name: str) -> bool:
 
 
 def read_results(name: str) -> Results:
-    """Read what is there about a trained model.
+    """Read what is there about a trained model and of its present weights.
 
     Raises:
-        InputError: its training's record or curve is absent or damaged.
+        InputError: its training's record, curve or config is absent or damaged.
     """
     folder = MODELS / name
     hint = f"run `dvc repro train@{name}`"
     record = read_json(folder / "training" / "record.json", hint)
     curve = read_json(folder / "training" / "curve.json", hint)
+    weights = read_json(folder / "training" / "weights" / "config.json", hint).get("identity", {}).get("weights", "")
     pieces = {key: _read_piece(folder / path) for key, path in PIECES.items()}
-    return Results(name, folder, record, curve, **pieces)
+    foreign = tuple(key for key, piece in pieces.items() if piece and not _is_of(piece, weights))
+    own = {key: {} if key in foreign else piece for key, piece in pieces.items()}
+    return Results(name, folder, weights, record, curve, **own, foreign=foreign)
+
+
+def _is_of(piece: dict[str, Any], weights: str) -> bool:
+    return bool(weights) and piece.get("identity", {}).get("weights") == weights
 
 
 def _read_piece(path: Path) -> dict[str, Any]:

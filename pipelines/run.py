@@ -6,14 +6,16 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable
 
 from pipelines.execution import Outcome, repro_with_retries
-from pipelines.lifecycle import check_current, choose, exit_code, opened_project, run_steps
+from pipelines.lifecycle import check_current, choose, exit_code, opened_project, run_steps, try_all
 from pipelines.plan import Step, describe, plan
 from pipelines.publish import publish_changed
 from pipelines.report import print_report
 from stages.errors import InputError, StageError
 from stages.process import STOP, prepare_environment
+from stages.settings import Settings
 
 
 def run(targets: list[str], publish: bool = True) -> int:
@@ -26,16 +28,16 @@ def run(targets: list[str], publish: bool = True) -> int:
     with opened_project() as settings:
         check_targets(targets, list(settings.select))
         steps = choose(plan(), targets)
-        say(describe(steps))
+        say(describe(steps, targets))
         outcomes = run_steps(steps, _run_step, say)
         code = exit_code(outcomes)
-        if steps and not code and not targets:
-            check_current()
-        if publish:
-            publish_changed(settings, say)
-        print_report(settings)
+        whole = bool(steps and not code and not targets)
+        failures = _close(settings, publish, whole)
     for failed in (outcome for outcome in outcomes if outcome.code):
         say(f"{failed.stage} failed with exit code {failed.code}: {failed.reason}")
+    for failure in failures:
+        complain(failure)
+        code = code or failure.code
     if steps:
         say(f"{'failed' if code else 'done'} after {time.monotonic() - started:.0f} s")
     return code
@@ -47,6 +49,13 @@ def _run_step(step: Step) -> Outcome:
     if not outcome.code:
         say(f"== {step.stage}: {outcome.seconds:.1f} s")
     return outcome
+
+
+def _close(settings: Settings, publish: bool, whole: bool) -> list[StageError]:
+    """Show the results, then see whether a whole run left something stale, and return what went wrong."""
+    works: list[Callable[[], object]] = [lambda: publish_changed(settings, say)] if publish else []
+    works.append(lambda: print_report(settings))
+    return try_all([*works, check_current] if whole else works)
 
 
 def check_targets(targets: list[str], models: list[str]) -> None:
@@ -71,6 +80,11 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def complain(error: StageError) -> None:
+    """Print why the run failed, as one line."""
+    print(f"run: {error}", file=sys.stderr, flush=True)
+
+
 def main() -> int:
     """Run from the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.run", description=__doc__)
@@ -82,7 +96,7 @@ def main() -> int:
     try:
         return run(arguments.targets, not arguments.no_publish)
     except StageError as error:
-        print(f"run: {error}", file=sys.stderr, flush=True)
+        complain(error)
         return error.code
 
 

@@ -29,14 +29,7 @@ METRICS_BATCH = 1000
 # A larger budget goes on in the same run, and MLflow never changes a parameter: what may grow is a tag.
 GROWING = {"budget_kimg", "checkpoint_kimg"}
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # the defaults wait minutes
-RESULT_FILES = (
-    "training/record.json",
-    "evaluation/scores.json",
-    "evaluation/samples.png",
-    "onnx/parity.json",
-    "benchmark/benchmark.json",
-    "benchmark/latency.png",
-)
+NO_ADDRESSES = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"  # MLflow prints them with user and password
 LOOSE_FILES = ("params.yaml", "dvc.lock")
 
 
@@ -53,6 +46,7 @@ class Tracker:
     def __init__(self, uri: str) -> None:
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
+        os.environ[NO_ADDRESSES] = "true"
         mlflow.set_tracking_uri(uri)
         self.client = mlflow.MlflowClient(uri)
         self.experiment = self._experiment(uri)
@@ -133,7 +127,7 @@ class Tracker:
         now = int(time.time() * 1000)  # among points of one step MLflow shows the newest
         for key, value in figures_of(results).items():
             if run.data.metrics.get(key) != value:
-                new.append(Metric(key, value, now, results.kimg))
+                new.append(Metric(key, value, now, results.step_at(results.record["kimg"])))
         for part in _parts(new, METRICS_BATCH):
             self.client.log_batch(run.info.run_id, metrics=part)
 
@@ -142,14 +136,13 @@ class Tracker:
 
         files = [Path(entry.path).name for entry in self.client.list_artifacts(run_id, "images")]
         logged = {int(found[1]) for name in files if (found := re.match(rf"{GRIDS_KEY}\D+step\D(\d+)\D", name))}
-        for step, path in chosen_grids(results.folder / "training" / "samples").items():
-            if step not in logged:
+        for kimg, path in chosen_grids(results.folder / "training" / "samples").items():
+            if (step := results.step_at(kimg)) not in logged:
                 with Image.open(path) as picture:
                     self.client.log_image(run_id, picture.convert("RGB"), key=GRIDS_KEY, step=step, synchronous=True)
 
     def _log_files(self, run_id: str, results: Results) -> None:
-        paths = [*(results.folder / name for name in RESULT_FILES), *(Path(name) for name in LOOSE_FILES)]
-        for path in paths:
+        for path in [*results.files, *(Path(name) for name in LOOSE_FILES)]:
             if path.exists():
                 self.client.log_artifact(run_id, str(path))
 
@@ -158,10 +151,11 @@ class Tracker:
         import onnxruntime
 
         path = results.folder / "onnx" / "model.onnx"
-        model = onnx.load(path)
         expected = results.parity["sha256"]
-        if not sha256_bytes(model.SerializeToString()) == sha256_file(path) == expected:
-            raise GateError(f"{path} is not the file that parity.json describes (sha256 {expected}); run `dvc repro`")
+        found = sha256_file(path) if path.exists() else "of no file"
+        model = onnx.load(path) if found == expected else None
+        if model is None or sha256_bytes(model.SerializeToString()) != expected:
+            raise GateError(f"{path} has sha256 {found}, parity.json describes {expected}; run `dvc repro`")
         with mlflow.start_run(run_id=run_id, log_system_metrics=False):
             mlflow.onnx.log_model(
                 model,
@@ -208,10 +202,11 @@ def tags_of(results: Results) -> dict[str, str]:
         "git.dirty": record.get("git_dirty"),
         "dataset.sha256": record.get("dataset"),
         "training.kimg": record["kimg"],
+        "training.step": results.step_unit,
         "training.device": record.get("device"),
         "training.alerts": "; ".join(map(str, record.get("alerts", []))) or "none",
         "training.lineage": " ".join(map(str, record.get("lineage", []))) or "none",
-        "weights.sha256": results.scores.get("identity", {}).get("weights"),
+        "weights.sha256": results.weights,
         "onnx.sha256": results.parity.get("sha256"),
         "onnx.opset": results.parity.get("opset"),
         "hardware.hash": results.benchmark.get("hardware_hash"),
@@ -223,10 +218,10 @@ def tags_of(results: Results) -> dict[str, str]:
 
 
 def curve_metrics(results: Results) -> list[Metric]:
-    """Return the curve as points over kimg; of rows that round to the same kimg the last one counts."""
+    """Return the curve as points over the run's steps; of rows that round to the same step the last one counts."""
     started = milliseconds(results.record["started"])
     length = milliseconds(results.record["finished"]) - started
-    rows = {round(row["kimg"]): row for row in results.curve}
+    rows = {results.step_at(row["kimg"]): row for row in results.curve}
     points = []
     for step, row in rows.items():
         when = started + round(length * min(1.0, row["kimg"] / results.record["kimg"]))
@@ -263,9 +258,10 @@ def _is_figure(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def chosen_grids(folder: Path) -> dict[int, Path]:
+def chosen_grids(folder: Path) -> dict[float, Path]:
     """Return at most ten sample grids by kimg, evenly apart and always the last: MLflow's page is slow with more."""
-    grids = {int(found[1]): path for path in sorted(folder.glob("*.png")) if (found := re.search(r"(\d+)", path.stem))}
+    files = sorted(folder.glob("*.png"))
+    grids = {float(found[1]): path for path in files if (found := re.search(r"(\d+(?:\.\d+)?)", path.stem))}
     steps = sorted(grids)
     stride = 1
     while len(steps[::-1][::stride]) > MAX_GRIDS:

@@ -1,12 +1,14 @@
 """Reads members of archives one by one, in memory; nothing is ever extracted by name."""
 
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from stages.errors import InputError
 
 MAX_MEMBER_BYTES = 256 * 1024 * 1024
+DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error)
 
 
 def read_members(archive: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
@@ -20,7 +22,7 @@ def read_members(archive: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]
             for member in tar:
                 if member.isfile() and member.name in wanted:
                     yield member.name, _content(tar, member, archive)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except DAMAGE as error:
         raise InputError(f"{archive} is damaged ({error}); delete it and run `python -m stages.download`") from error
 
 
@@ -33,7 +35,7 @@ def member_names(archive: Path) -> list[str]:
     try:
         with tarfile.open(archive) as tar:
             return [member.name for member in tar if member.isfile()]
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except DAMAGE as error:
         raise InputError(f"{archive} is damaged ({error}); delete it and run `python -m stages.download`") from error
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.errors import InputError
-from stages.storage import require
+from stages.tables import read_rows
 
 NAME = "catalogue.parquet"
 SCHEMA = pa.schema(
@@ -61,6 +61,6 @@ def read_catalogue(raw: Path) -> list[Picture]:
     """Read the catalogue of data/raw, in the order of keys.
 
     Raises:
-        InputError: the download stage has not run.
+        InputError: the download stage has not run, or the table is damaged.
     """
-    return [Picture(**row) for row in pq.read_table(require(raw, "download") / NAME).to_pylist()]
+    return [Picture(**row) for row in read_rows(raw / NAME, SCHEMA, "download")]

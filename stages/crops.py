@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.errors import InputError
-from stages.storage import require
+from stages.tables import read_rows
 
 NAME = "crops.parquet"
 SCHEMA = pa.schema(
@@ -49,9 +49,9 @@ def read_crops(folder: Path) -> dict[str, Crop]:
     """Read the crops by key.
 
     Raises:
-        InputError: the align stage has not run.
+        InputError: the align stage has not run, or the table is damaged.
     """
-    return {row["key"]: Crop(**row) for row in pq.read_table(require(folder, "align") / NAME).to_pylist()}
+    return {row["key"]: Crop(**row) for row in read_rows(folder / NAME, SCHEMA, "align")}
 
 
 def check_share(skipped: list[Crop], total: int, limit: float) -> None:

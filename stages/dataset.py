@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from stages.errors import InputError
 from stages.storage import read_json, require, sha256_file, sha256_json
+from stages.tables import read_rows
 
 VALUE_MAP = "x / 127.5 - 1"
 INDEX_SCHEMA = pa.schema(
@@ -75,7 +76,7 @@ class ImageDataset:
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """The index's rows of this split."""
-        rows = pq.read_table(require(self.folder, "normalize") / "index.parquet").to_pylist()
+        rows = read_rows(self.folder / "index.parquet", INDEX_SCHEMA, "normalize")
         return [row for row in rows if self.split in (None, row["split"])]
 
     @cached_property
@@ -84,7 +85,7 @@ class ImageDataset:
         parts = []
         for shard in sorted({row["shard"] for row in self.rows}):
             wanted = [row["row"] for row in self.rows if row["shard"] == shard]
-            parts.append(np.load(self.folder / shard_name(shard), mmap_mode="r", allow_pickle=False)[wanted])
+            parts.append(read_shard(self.folder / shard_name(shard), wanted))
         size, channels = self.resolution, self.channels
         return np.concatenate(parts) if parts else np.zeros((0, size, size, channels), np.uint8)
 
@@ -103,7 +104,7 @@ class ImageDataset:
         """The sha256 over shards, index and description; sheets for people do not count."""
         folder = require(self.folder, "normalize")
         files = ["dataset.json", "index.parquet", *sorted(path.name for path in folder.glob("shard-*.npy"))]
-        return sha256_json({name: sha256_file(folder / name) for name in files})
+        return sha256_json({name: sha256_file(require(folder / name, "normalize")) for name in files})
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -111,6 +112,19 @@ class ImageDataset:
     def pictures(self, positions: np.ndarray | slice) -> np.ndarray:
         """Return pictures as float32 in [-1, 1], shape (N, C, H, W) with NHWC memory (channels_last for free)."""
         return to_float(self.pixels[positions]).transpose(0, 3, 1, 2)
+
+
+def read_shard(path: Path, rows: list[int]) -> np.ndarray:
+    """Return rows of a shard, uint8 NHWC; the file is memory-mapped, so the others are not read.
+
+    Raises:
+        InputError: the shard is absent, torn or shorter than the index says.
+    """
+    try:
+        pixels: np.ndarray = np.load(require(path, "normalize"), mmap_mode="r", allow_pickle=False)[rows]
+    except (ValueError, EOFError, IndexError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}); run `python -m stages.normalize`") from error
+    return pixels
 
 
 def shard_name(shard: int) -> str:

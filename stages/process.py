@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,6 +20,10 @@ from stages.storage import write_json
 WORK = Path(".work")
 PR_SET_PDEATHSIG = 1
 PARENT_POLL_SECONDS = 1.0
+# libraries report exhausted disk and memory by text alone: safetensors, numpy, torch, process pools
+DISK_FULL = ("no space left", "storagefull", "os error 28", " requested and ")
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 QUIET = {
     "OMP_WAIT_POLICY": "PASSIVE",  # libgomp spins at barriers: 30 times slower beside any other load on small machines
@@ -130,7 +135,15 @@ def parse_arguments(stage: str, description: str, per_model: bool, extra: Callab
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings file (default: params.yaml)")
     if extra:
         extra(parser)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if per_model and not MODEL_NAME.fullmatch(arguments.model):  # it becomes part of paths
+        sys.exit(_refuse(f"{stage}: {arguments.model!r} is no model's name: letters, digits, - and _ only"))
+    return arguments
+
+
+def _refuse(message: str) -> int:
+    print(message, file=sys.stderr, flush=True)
+    return InputError.code
 
 
 def run_stage(stage: str, work: Callable[[], None]) -> int:
@@ -148,9 +161,9 @@ def run_stage(stage: str, work: Callable[[], None]) -> int:
             work()
     except StageError as error:
         failure = error
-    except (OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         failure = _as_resource_error(error)
-        if failure is None:
+        if failure is None:  # a defect: it keeps its trace
             _leave_note(stage, started, StageError(f"{type(error).__name__}: {error}"))
             raise
     if failure:
@@ -165,8 +178,10 @@ def _as_resource_error(error: BaseException) -> StageError | None:
         return ResourceError(f"the disk is full: {error.filename or 'free some space'}; what was finished is kept")
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
         return ResourceError(f"{error.filename} cannot be written: {error.strerror}")
-    out_of_memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
-    if out_of_memory:
+    text = str(error).lower()
+    if any(sign in text for sign in DISK_FULL):
+        return ResourceError("the disk is full: free some space; what was finished is kept")
+    if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
         return ResourceError("out of memory; lower `batch` or the resolution, or set `precision: bf16` for this model")
     return None
 

@@ -7,8 +7,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stages.errors import InputError
+from stages.process import MODEL_NAME
 
 PRESETS = Path(__file__).parent / "presets"
+STAGES = ("download", "align", "normalize", "augment", "train", "evaluate", "export", "benchmark")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -20,7 +22,7 @@ Style = Literal["openmoji", "twemoji", "fluent3d", "fluentflat", "fluentcolor"]
 class Strict(BaseModel):
     """A group of settings in which an unknown name is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class EmojiSettings(Strict):
@@ -28,7 +30,7 @@ class EmojiSettings(Strict):
 
     styles: list[Style] = Field(min_length=1)
     subgroups: list[str] = Field(min_length=1)
-    skin_tones: bool = True
+    skin_tones: bool
 
 
 class FolderSettings(Strict):
@@ -44,7 +46,7 @@ class DataSettings(Strict):
     source: Literal["emoji", "folder"]
     emoji: EmojiSettings
     folder: FolderSettings = FolderSettings()
-    max_reject_share: Share = 0.05
+    max_reject_share: Share
 
     @model_validator(mode="after")
     def _folder_named(self) -> "DataSettings":
@@ -57,22 +59,22 @@ class AlignSettings(Strict):
     """How the square crop of a picture is chosen; margin and threshold are used by `content`."""
 
     mode: Literal["none", "center", "content"]
-    margin: Share = 0.04
-    threshold: Annotated[int, Field(ge=0, le=255)] = 8
+    margin: Share
+    threshold: Annotated[int, Field(ge=0, le=255)]
 
 
 class NormalizeSettings(Strict):
     """The pictures that models see: resolution, resampling filter, background under transparency, splits."""
 
     resolution: Annotated[int, Field(ge=8, le=1024)]
-    filter: Literal["box", "bilinear", "hamming", "bicubic", "lanczos"] = "lanczos"
+    filter: Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
     background: tuple[
         Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
-    ] = (255, 255, 255)
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    salt: str = "image-foundry"
-    shards: Annotated[int, Field(ge=1, le=4096)] = 8
-    workers: Annotated[int, Field(ge=0)] = 0
+    ]
+    holdout: Annotated[float, Field(gt=0, lt=1)]
+    salt: str
+    shards: Annotated[int, Field(ge=1, le=4096)]
+    workers: Annotated[int, Field(ge=0)]
 
     @field_validator("resolution")
     @classmethod
@@ -89,10 +91,16 @@ class AugmentSettings(Strict):
     """The policy for augmentation in the discriminator: none, or DiffAugment with each transform at probability p."""
 
     kind: Literal["none", "diffaugment"]
-    transforms: list[Transform] = ["color", "translation", "cutout"]
-    p: Share = 1.0
-    target: Annotated[float, Field(ge=-1, le=1)] = 0.6
-    mirror: bool = False
+    transforms: list[Transform]
+    p: Share
+    target: Annotated[float, Field(ge=-1, le=1)]
+    mirror: bool
+
+    @model_validator(mode="after")
+    def _transforms_named(self) -> "AugmentSettings":
+        if self.kind != "none" and not self.transforms:
+            raise ValueError("kind is `diffaugment` but transforms is empty; name some or set kind: none")
+        return self
 
 
 class Selected(Strict):
@@ -100,7 +108,7 @@ class Selected(Strict):
 
     preset: str
     family: str
-    data: str = "images"
+    data: str
 
 
 class ModelSettings(Strict):
@@ -134,19 +142,26 @@ class EvaluateSettings(Strict):
     """What is measured: number of generated pictures, batch, seed, and where FID's Inception weights lie."""
 
     count: Annotated[int, Field(ge=64)]
-    batch: Count = 64
-    seed: Annotated[int, Field(ge=0)] = 0
-    kid_subset: Annotated[int, Field(ge=2)] = 200
-    kid_subsets: Count = 50
-    neighbours: Count = 5
-    inception: str | None = None
+    batch: Count
+    seed: Annotated[int, Field(ge=0)]
+    kid_subset: Annotated[int, Field(ge=2)]
+    kid_subsets: Count
+    neighbours: Count
+    inception: str | None
+
+    @model_validator(mode="after")
+    def _enough_pictures(self) -> "EvaluateSettings":
+        for name in ("kid_subset", "neighbours"):
+            if getattr(self, name) >= self.count:
+                raise ValueError(f"{name} is {getattr(self, name)}, but count is only {self.count}; raise count")
+        return self
 
 
 class ExportSettings(Strict):
     """The ONNX file: opset and the largest absolute difference to torch that is allowed."""
 
-    opset: Annotated[int, Field(ge=18, le=22)] = 20
-    tolerance: Positive = 1e-4
+    opset: Annotated[int, Field(ge=18, le=22)]
+    tolerance: Positive
 
 
 class BenchmarkSettings(Strict):
@@ -156,9 +171,9 @@ class BenchmarkSettings(Strict):
     providers: list[Literal["CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"]] = Field(
         min_length=1
     )
-    seconds: Positive = 3.0
-    min_runs: Annotated[int, Field(ge=10)] = 30
-    threads: Annotated[int, Field(ge=0)] = 0
+    seconds: Positive
+    min_runs: Annotated[int, Field(ge=10)]
+    threads: Annotated[int, Field(ge=0)]
 
 
 class Settings(Strict):
@@ -177,8 +192,10 @@ class Settings(Strict):
     @model_validator(mode="after")
     def _selected_models_exist(self) -> "Settings":
         for name in self.select:
-            if not name.replace("_", "").replace("-", "").isalnum():
+            if not MODEL_NAME.fullmatch(name):
                 raise ValueError(f"select.{name}: a model's name holds letters, digits, - and _ only")
+            if name in STAGES:
+                raise ValueError(f"select.{name}: a model may not be called like a stage ({', '.join(STAGES)})")
             if name not in self.models:
                 raise ValueError(f"select.{name} has no entry in models; add `{name}: {{}}` under models")
         return self
@@ -240,6 +257,8 @@ def load_settings(path: Path = Path("params.yaml")) -> Settings:
         raw = yaml.safe_load(path.read_text())
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; run in the project's folder or give --params") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):

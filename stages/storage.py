@@ -76,6 +76,12 @@ def read_json(path: Path, hint: str = "") -> Any:
         raise InputError(f"{path} is not valid JSON ({error}); delete it and run the stage that writes it") from error
 
 
+def sync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in a folder durable (POSIX; elsewhere a folder cannot be opened and nothing is done)."""
     if os.name != "posix":
@@ -94,12 +100,19 @@ def whole_folder(destination: Path) -> Iterator[Path]:
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
+    replaced = destination.with_name(f".{destination.name}.replaced.partial")
     try:
         yield partial
-        shutil.rmtree(destination, ignore_errors=True)
+        for path in partial.rglob("*"):
+            if path.is_file():
+                sync_file(path)
+        shutil.rmtree(replaced, ignore_errors=True)
+        if destination.exists():
+            destination.replace(replaced)  # a kill from here to the next line leaves nothing, never a part
         partial.replace(destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
     sync_folder(destination.parent)
 
 

@@ -6,6 +6,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from stages.archives import read_members
 from stages.catalogue import Picture
 from stages.decoding import UnreadablePicture
+from stages.errors import ResourceError
 from stages.process import die_with_parent
 from stages.progress import progress
 
@@ -29,9 +31,18 @@ def map_pictures(
     """Return (picture, result, reason) for every picture in the order of keys; a reason means that it is set aside.
 
     `function` must be picklable; UnreadablePicture is its way to refuse a picture. `workers` 0 means one per core.
+
+    Raises:
+        ResourceError: a worker was killed or ran out of memory.
     """
     items = progress(_read(raw, pictures), what, len(pictures))
-    outcomes = list(_map_batches(iter(items), function, workers or os.cpu_count() or 1))
+    workers = workers or os.cpu_count() or 1
+    try:
+        outcomes = list(_map_batches(iter(items), function, workers))
+    except (BrokenProcessPool, MemoryError) as error:
+        raise ResourceError(
+            f"{what}: a worker was killed, probably out of memory: lower normalize.workers (here {workers})"
+        ) from error
     found = {outcome[0].key for outcome in outcomes}
     outcomes += [(p, None, f"{p.member} is not in {p.archive}") for p in pictures if p.key not in found]
     return sorted(outcomes, key=lambda outcome: outcome[0].key)

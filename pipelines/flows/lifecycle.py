@@ -3,7 +3,9 @@
 Imports prefect, which takes seconds and reads the environment: `stages.process.prepare_environment` comes first.
 """
 
+import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -11,7 +13,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.execution import BACKOFF_SECONDS, Outcome, repro, retries_of
-from pipelines.lifecycle import check_current, exit_code, opened_project, run_steps
+from pipelines.lifecycle import check_current, exit_code, opened_project, run_steps, try_all
 from pipelines.plan import Step, describe, plan
 from pipelines.publish import publish_changed
 from pipelines.report import print_report
@@ -63,7 +65,7 @@ def lifecycle(publish_results: bool = True) -> None:
 
     Raises:
         StageFailedError: the first stage that failed; stages that did not need it have run.
-        StageError: the settings or sources do not allow a run, or something changed meanwhile.
+        StageError: settings or sources do not allow a run, an ONNX file is not its record's, or files changed since.
     """
     logger = get_run_logger()
     with opened_project() as settings:
@@ -71,14 +73,14 @@ def lifecycle(publish_results: bool = True) -> None:
         logger.info(describe(steps))
         _show_plan(steps)
         outcomes = run_steps(steps, _run_step, logger.info)
-        if not exit_code(outcomes) and steps:
-            check_current()
-        if publish_results:
-            publish(settings)
-        print_report(settings)
-    failed = [outcome for outcome in outcomes if outcome.code]
-    if failed:
-        raise StageFailedError(failed[0])
+        works: list[Callable[[], object]] = [lambda: publish(settings)] if publish_results else []
+        works.append(lambda: print_report(settings))
+        failures = try_all([*works, check_current] if steps and not exit_code(outcomes) else works)
+    errors = [*(StageFailedError(outcome) for outcome in outcomes if outcome.code), *failures]
+    for error in errors[1:]:
+        logger.error("%s", error)
+    if errors:
+        raise errors[0]
 
 
 def _run_step(step: Step) -> Outcome:
@@ -97,8 +99,22 @@ def _show_plan(steps: list[Step]) -> None:
     create_table_artifact(key=PLAN_KEY, table=rows, description=describe(steps).splitlines()[0])
 
 
+def drop_known(record: logging.LogRecord) -> bool:
+    """Keep a log record unless it shows the trace of an error of ours: the flow's state and our own line tell it."""
+    return not (record.exc_info and isinstance(record.exc_info[1], StageError))
+
+
+def strip_known(record: logging.LogRecord) -> bool:
+    """Keep a log record, without the trace where it shows one of an error of ours."""
+    if not drop_known(record):
+        record.exc_info = None
+    return True
+
+
 def main() -> int:
     """Run the flow in this process and return the exit code of the first stage that failed, or 0."""
+    logging.getLogger("prefect.flow_runs").addFilter(drop_known)
+    logging.getLogger("prefect.task_runs").addFilter(strip_known)
     try:
         lifecycle(publish_results="--no-publish" not in sys.argv[1:])
     except StageError as error:

@@ -15,8 +15,8 @@ def main() -> int:
         from stages.align.run import run
 
         settings = load_settings(arguments.params)
-        limit, background = settings.data.max_reject_share, settings.normalize.background
-        run(settings.align, background, limit, Path("data/raw"), Path("data/crops"))
+        limit, normalize = settings.data.max_reject_share, settings.normalize
+        run(settings.align, normalize.background, limit, normalize.workers, Path("data/raw"), Path("data/crops"))
 
     return run_stage("align", work)
 

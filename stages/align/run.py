@@ -29,8 +29,10 @@ class Decision:
     preview: np.ndarray | None
 
 
-def run(settings: AlignSettings, background: Background, max_reject_share: float, raw: Path, crops: Path) -> None:
-    """Write data/crops for the pictures of data/raw.
+def run(
+    settings: AlignSettings, background: Background, max_reject_share: float, workers: int, raw: Path, crops: Path
+) -> None:
+    """Write data/crops for the pictures of data/raw, the same bytes for any number of workers.
 
     Raises:
         InputError: data/raw is absent, or more than the allowed share of pictures is unreadable.
@@ -38,7 +40,7 @@ def run(settings: AlignSettings, background: Background, max_reject_share: float
     pictures = read_catalogue(raw)
     shown = set(sorted((p.key for p in pictures), key=lambda key: sha256_bytes(key.encode()))[:PREVIEW_COUNT])
     decide = partial(decide_crop, settings, background, shown)
-    outcomes = map_pictures(raw, pictures, decide, 0, "aligning")
+    outcomes = map_pictures(raw, pictures, decide, workers, "aligning")
     table = [Crop(p.key, found.quad) if found else Crop(p.key, skipped=reason) for p, found, reason in outcomes]
     skipped = [crop for crop in table if crop.skipped]
     check_share(skipped, len(table), max_reject_share)

@@ -31,7 +31,7 @@ def run(settings: BenchmarkSettings, weights: Path, file: Path, folder: Path) ->
         GateError: none of the providers runs here.
     """
     check_single_runtime()
-    exported = OnnxGenerator(require(file, "export NAME"))
+    exported = OnnxGenerator(require(file, f"export {file.parent.parent.name}"))
     trained = load_trained(weights)
     check_same_weights(exported, trained, file, weights)
     policy = Policy.of_environment(settings.threads)

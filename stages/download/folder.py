@@ -3,15 +3,17 @@
 The layout is that of Hugging Face's imagefolder: https://huggingface.co/docs/datasets/image_dataset.
 """
 
-import csv
+import contextlib
 import hashlib
 import io
-import json
+import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from stages.catalogue import Picture
+from stages.download.captions import METADATA, read_captions
 from stages.errors import InputError
 from stages.progress import progress
 from stages.settings import FolderSettings
@@ -19,40 +21,73 @@ from stages.storage import sha256_file
 
 ARCHIVE = "pictures.tar"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg")
-METADATA = ("metadata.jsonl", "metadata.csv")
-CAPTION_COLUMNS = ("text", "caption", "prompt")
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """Return the folder's picture files in name order; hidden ones and links out of the folder are left out.
+def source_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return a source folder's pictures and its metadata files, in name order.
+
+    Hidden files and folders, and pictures that are links out of the folder, are left out.
 
     Raises:
-        InputError: the folder is absent or holds no picture.
+        InputError: the folder is absent, holds no picture or cannot be read, or a file's name is not UTF-8.
     """
-    if not folder.is_dir():
-        raise InputError(f"data.folder.path is {folder}, which is not a folder")
-    root = folder.resolve()
-    found = []
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
-        if path.resolve().is_relative_to(root):
-            found.append(path)
-    if not found:
+    with _reading(folder):
+        if not folder.is_dir():
+            raise InputError(f"data.folder.path is {folder}, which is not a folder")
+        root = folder.resolve()
+        files = sorted(_visible_files(folder))
+        pictures = [p for p in files if p.suffix.lower() in SUFFIXES and p.resolve().is_relative_to(root)]
+    if not pictures:
         raise InputError(f"data.folder.path is {folder}, which holds no picture ({', '.join(SUFFIXES)})")
-    return found
+    metadata = [path for path in files if path.name in METADATA]
+    for path in (*pictures, *metadata):
+        _check_name(path)
+    return pictures, metadata
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (path for name in names if not name.startswith(".") and (path := Path(parent, name)).is_file())
+
+
+def _refuse(error: OSError) -> None:
+    """Stop at a folder that cannot be listed; os.walk would leave out its pictures without a word."""
+    raise error
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn a failure to read the source into one line: it is the user's folder, not a place that a stage writes."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{error.filename or path} cannot be read: {error.strerror}") from error
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise InputError(f"{shown}: the file's name is not UTF-8; rename it") from error
 
 
 def folder_digest(folder: Path) -> dict[str, Any]:
-    """Return how many files and bytes a source folder holds and one sha256 over names, sizes and contents."""
+    """Return how many files and bytes a source folder holds and one sha256 over names, sizes and contents.
+
+    Raises:
+        InputError: the folder or a file in it cannot be used.
+    """
     digest = hashlib.sha256()
-    files = [*picture_files(folder), *(folder / name for name in METADATA if (folder / name).is_file())]
+    pictures, metadata = source_files(folder)
+    files = sorted([*pictures, *metadata])
     total = 0
-    for path in progress(sorted(files), "checking the source folder", len(files)):
-        size = path.stat().st_size
+    for path in progress(files, "checking the source folder", len(files)):
+        with _reading(path):
+            size, content = path.stat().st_size, sha256_file(path)
         total += size
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0{sha256_file(path)}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0{content}\n".encode())
     return {"files": len(files), "bytes": total, "sha256": digest.hexdigest()}
 
 
@@ -63,8 +98,8 @@ def download_folder(settings: FolderSettings, folder: Path) -> list[Picture]:
         InputError: the folder or its metadata cannot be used.
     """
     source = Path(settings.path or "")
-    files = picture_files(source)
-    captions = read_captions(source)
+    files, metadata = source_files(source)
+    captions = read_captions(source, metadata)
     names = [path.relative_to(source).as_posix() for path in files]
     unknown = sorted(set(captions) - set(names))
     if unknown:
@@ -87,46 +122,8 @@ def download_folder(settings: FolderSettings, folder: Path) -> list[Picture]:
 
 def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
     """Add a file with nothing of its owner or time, so that equal pictures give an equal archive."""
-    data = path.read_bytes()
+    with _reading(path):
+        data = path.read_bytes()
     member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
-
-
-def read_captions(folder: Path) -> dict[str, str]:
-    """Read captions by file name from metadata.jsonl or metadata.csv, if there is one.
-
-    Raises:
-        InputError: a line is malformed, lacks `file_name` or a caption, or names a file twice.
-    """
-    path = next((folder / name for name in METADATA if (folder / name).is_file()), None)
-    if path is None:
-        return {}
-    captions: dict[str, str] = {}
-    for number, row in enumerate(_metadata_rows(path), start=1):
-        name = row.get("file_name")
-        caption = next((row[column] for column in CAPTION_COLUMNS if row.get(column)), None)
-        if not name or caption is None:
-            raise InputError(f"{path}, row {number}: needs file_name and one of {', '.join(CAPTION_COLUMNS)}")
-        if name in captions:
-            raise InputError(f"{path}, row {number}: {name} appears twice")
-        captions[name] = str(caption)
-    return captions
-
-
-def _metadata_rows(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix == ".csv":
-        return list(csv.DictReader(io.StringIO(text)))
-    rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}, row {number}: not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, row {number}: not an object")
-        rows.append(row)
-    return rows

@@ -47,8 +47,9 @@ def check_pinned(settings: DataSettings, pinned: dict[str, Any], lock: Path) -> 
 def pinned_content(settings: DataSettings) -> dict[str, Any]:
     """Return what source.lock.json must hold for the selected source as it is now."""
     if settings.source == "folder":
-        path = settings.folder.path or ""
-        return {"source": "folder", "path": path, **folder_digest(Path(path))}
+        path = Path(settings.folder.path or "")
+        # "own", "./own" and "own/" are one folder
+        return {"source": "folder", "path": path.as_posix(), **folder_digest(path)}
     fields = ("name", "version", "file", "bytes", "sha256", "licence")
     packages = [PACKAGES[name] for name in packages_for(list(settings.emoji.styles))]
     return {"source": "emoji", "packages": [{f: getattr(p, f) for f in fields} for p in packages]}

@@ -38,6 +38,10 @@ class Pictures:
         """Return how many train pictures the floor compares with the hold-out: as many as are generated, or all."""
         return min(settings.count, len(self.train))
 
+    def kid_subset(self, settings: EvaluateSettings) -> int:
+        """Return the size of KID's subsets: as set, or the smallest set's size where that is smaller."""
+        return min(settings.kid_subset, len(self.holdout), self.floor_count(settings))
+
 
 def check(settings: EvaluateSettings, inputs: Inputs) -> tuple[Pictures, InceptionWeights | None]:
     """Open the splits and find the Inception weights, before anything slow begins.
@@ -60,8 +64,6 @@ def _check_sizes(settings: EvaluateSettings, pictures: Pictures) -> None:
         f"the train split has {len(pictures.train)} pictures (1 - normalize.holdout)": len(pictures.train),
     }
     for found, size in sizes.items():
-        if size < settings.kid_subset:
-            raise InputError(f"{found}, fewer than evaluate.kid_subset = {settings.kid_subset}; change one of the two")
         if size <= settings.neighbours:
             raise InputError(
                 f"{found}, not more than evaluate.neighbours = {settings.neighbours}; change one of the two"

@@ -53,8 +53,10 @@ def score(
     report: dict[str, Any] = {"model": inputs.model, "scores": {}, "floor": {}}
     report |= {"baselines": {role: {} for role in BASELINES}, "recipes": {}, "warnings": warnings}
     report |= {"identity": {"weights": generator.identity.get("weights", ""), "dataset": dataset}}
+    subset = pictures.kid_subset(settings)
+    options = Options(subset, settings.kid_subsets, settings.neighbours, settings.seed)
     for network in networks:
-        add_scores(report, network, {role: found[network.label] for role, found in features.items()}, settings)
+        add_scores(report, network, {role: found[network.label] for role, found in features.items()}, options)
         report["recipes"][network.label] = recipe(network, settings, pictures)
     return report
 
@@ -84,11 +86,10 @@ def gather(
 
 
 def add_scores(
-    report: dict[str, Any], network: FeatureNetwork, features: dict[str, np.ndarray], settings: EvaluateSettings
+    report: dict[str, Any], network: FeatureNetwork, features: dict[str, np.ndarray], options: Options
 ) -> None:
     """Add one network's scores, floor and baselines to the report, under their published names."""
     names, real = network.names(), Features(features["holdout"])
-    options = Options(settings.kid_subset, settings.kid_subsets, settings.neighbours, settings.seed)
     for role in ("scores", "floor"):
         found = compare(Features(features[role]), real, options)
         report[role] |= {names[kind]: value for kind, value in found.items()}
@@ -109,7 +110,7 @@ def recipe(network: FeatureNetwork, settings: EvaluateSettings, pictures: Pictur
         "reference_count": len(pictures.holdout),
         "reference_sha256": _sha256_pixels(pictures.holdout.pixels),
         "seed": settings.seed,
-        "kid": {"kernel": "(x.y / D + 1)^3", "subset": settings.kid_subset, "subsets": settings.kid_subsets},
+        "kid": {"kernel": "(x.y / D + 1)^3", "subset": pictures.kid_subset(settings), "subsets": settings.kid_subsets},
         "neighbours": settings.neighbours,
     }
     beside = {"floor_count": pictures.floor_count(settings), "torch": torch.__version__.split("+")[0]}
@@ -131,6 +132,10 @@ def find_warnings(
     ]
     if (count := pictures.floor_count(settings)) < generated:
         found.append(f"The floor is of {count} pictures, all that the train split has, not of {generated}.")
+    if (subset := pictures.kid_subset(settings)) < settings.kid_subset:
+        found.append(
+            f"KID is of subsets of {subset} pictures, all that the smallest set has, not {settings.kid_subset}."
+        )
     return found
 
 

@@ -11,6 +11,7 @@ from stages.generators.interface import TorchGenerator
 from stages.generators.loading import load_trained
 from stages.generators.onnx_metadata import describe
 from stages.process import STOP
+from stages.progress import progress_bar
 from stages.settings import ExportSettings
 from stages.storage import sha256_bytes, whole_folder, write_bytes, write_json
 
@@ -26,10 +27,15 @@ def run(settings: ExportSettings, weights: Path, folder: Path) -> dict[str, Any]
         InputError: the weights are absent or of an unknown family.
         GateError: torch cannot export the network, the graph is not as asked, or its pictures differ from torch's.
     """
-    generator = load_trained(weights)
-    data, described = build(generator, settings.opset)
-    differences = measure(generator, data, settings.tolerance)
-    report = {"max_abs_difference": differences, "tolerance": settings.tolerance, **described}
+    with progress_bar("exporting", total=3, unit="steps") as bar:
+        generator = load_trained(weights)
+        bar.update()
+        data, described = build(generator, settings.opset)
+        bar.update()
+        differences = measure(generator, data, settings.tolerance)
+        bar.update()
+    identity = {"weights": generator.identity.get("weights", "")}
+    report = {"identity": identity, "max_abs_difference": differences, "tolerance": settings.tolerance, **described}
     with STOP.defer(), whole_folder(folder) as partial:
         write_bytes(partial / "model.onnx", data)
         write_json(partial / "parity.json", report)

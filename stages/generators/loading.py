@@ -2,21 +2,41 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from stages.errors import InputError
 from stages.generators.interface import Generator, TorchGenerator
-from stages.storage import read_json, require
+from stages.storage import read_json, require, sha256_file
 
 MODELS = Path("models")
+
+
+def check_weights(weights: Path, config: dict[str, Any]) -> None:
+    """Compare the generator's file with the sha256 that its config records.
+
+    Raises:
+        InputError: they differ.
+    """
+    path, expected = weights / "generator.safetensors", config["identity"]["weights"]
+    if not path.exists() or sha256_file(path) != expected:
+        raise InputError(f"{path} is not the file of sha256 {expected[:12]} that its config names; run `dvc repro`")
+
+
+def train_of(weights: Path) -> str:
+    """Return the stage and model that write a weights folder models/NAME/training/weights."""
+    return f"train {weights.parent.parent.name}"
 
 
 def load_trained(weights: Path) -> TorchGenerator:
     """Open the EMA generator of a weights folder (generator.safetensors and config.json).
 
     Raises:
-        InputError: the folder is absent or of a family that this version does not know.
+        InputError: the folder is absent, damaged, or of a family that this version does not know.
     """
-    config = read_json(require(weights, "train NAME") / "config.json", "run `python -m stages.train NAME`")
+    config = read_json(
+        require(weights, train_of(weights)) / "config.json", f"run `python -m stages.{train_of(weights)}`"
+    )
+    check_weights(weights, config)
     family = config["family"]
     try:
         module = importlib.import_module(f"stages.generators.{family}")
@@ -44,6 +64,8 @@ def open_generator(model: str) -> Generator:
 
 def load_untrained(weights: Path, seed: int = 0) -> TorchGenerator:
     """Return the architecture of a weights folder with fresh weights: the baseline that training must beat."""
-    config = read_json(require(weights, "train NAME") / "config.json", "run `python -m stages.train NAME`")
+    config = read_json(
+        require(weights, train_of(weights)) / "config.json", f"run `python -m stages.{train_of(weights)}`"
+    )
     fresh: TorchGenerator = importlib.import_module(f"stages.generators.{config['family']}").untrained(config, seed)
     return fresh

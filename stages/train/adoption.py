@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import InputError
-from stages.storage import read_json, write_json
+from stages.storage import read_json, whole_folder, write_json
 from stages.trainer.fingerprint import Fingerprint
 from stages.trainer.state import StateFolder
 
@@ -27,11 +27,11 @@ def read_lineage(folder: Path) -> list[dict[str, Any]]:
     return list(read_json(path)) if path.exists() else []
 
 
-def adopt_state(root: Path, fingerprint: Fingerprint, adopted: str) -> None:
+def adopt_state(root: Path, fingerprint: Fingerprint, adopted: str, budget: float) -> None:
     """Take another fingerprint's newest state as the start of this training, and record it for good.
 
     Raises:
-        InputError: there is no such state, or this training has states of its own.
+        InputError: there is no such state within the budget (kimg), or this training has states of its own.
     """
     source, target = root / adopted, root / fingerprint.digest
     if adopted == fingerprint.digest:
@@ -46,12 +46,18 @@ def adopt_state(root: Path, fingerprint: Fingerprint, adopted: str) -> None:
         raise InputError(
             f"--adopt {adopted}: {fingerprint.digest} has states of its own; delete {target} to start over"
         )
+    if counts[-1] > budget * 1000:
+        raise InputError(
+            f"--adopt {adopted}: its state is at {counts[-1] / 1000:.1f} kimg, beyond budget_kimg {budget:g}"
+        )
     changed = fingerprint.differences(read_json(source / PARTS))
-    newest = StateFolder(source).path(counts[-1])
-    shutil.copytree(newest, target / newest.name)
-    shutil.copytree(source / "samples", target / "samples", dirs_exist_ok=True)
     step = {"adopted": adopted, "kimg": counts[-1] / 1000, "changed": changed}
-    write_json(target / LINEAGE, [*read_lineage(source), step])
+    write_json(target / LINEAGE, [*read_lineage(source), step])  # before the state: none is ever used unrecorded
+    if (source / "samples").is_dir():
+        shutil.copytree(source / "samples", target / "samples", dirs_exist_ok=True)
+    newest = StateFolder(source).path(counts[-1])
+    with whole_folder(target / newest.name) as folder:
+        shutil.copytree(newest, folder, dirs_exist_ok=True)
 
 
 def explain_others(root: Path, fingerprint: Fingerprint) -> list[str]:

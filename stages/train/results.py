@@ -15,7 +15,7 @@ from stages.storage import sha256_file, sha256_json, whole_folder, write_json
 from stages.train.adoption import read_lineage
 from stages.trainer.fingerprint import Fingerprint
 from stages.trainer.health import find_alerts
-from stages.trainer.loop import TrainingLoop, save_grid
+from stages.trainer.loop import TrainingLoop, grid_name, save_grid
 
 LIBRARIES = ("torch", "numpy", "accelerate", "safetensors")
 
@@ -23,40 +23,42 @@ LIBRARIES = ("torch", "numpy", "accelerate", "safetensors")
 def write_results(
     name: str, loop: TrainingLoop, config: dict[str, Any], fingerprint: Fingerprint, training: Path, started: float
 ) -> None:
-    """Write models/NAME/training: equal trainings give equal weights, samples and curve; the record holds the times."""
-    write_weights(training / "weights", loop, config, fingerprint)
-    write_samples(training / "samples", loop)
-    write_json(training / "curve.json", loop.progress.curve)
-    write_json(training / "record.json", build_record(name, loop, fingerprint, started))
+    """Write models/NAME/training whole: equal trainings give equal weights, samples and curve; the record has times."""
+    with whole_folder(training) as folder:
+        write_weights(folder / "weights", loop, config, fingerprint)
+        write_samples(folder / "samples", loop)
+        write_json(folder / "curve.json", loop.progress.curve)
+        write_json(folder / "record.json", build_record(name, loop, fingerprint, started))
     print(f"{name}: {loop.progress.seen / 1000:.1f} kimg, weights in {training / 'weights'}")
 
 
-def write_weights(weights: Path, loop: TrainingLoop, config: dict[str, Any], fingerprint: Fingerprint) -> None:
+def write_weights(folder: Path, loop: TrainingLoop, config: dict[str, Any], fingerprint: Fingerprint) -> None:
     """Write the averaged generator and the discriminator as safetensors, with the config that rebuilds them."""
-    with whole_folder(weights) as folder:
-        _save(loop.adversaries.average, folder / "generator.safetensors")
-        _save(loop.adversaries.discriminator, folder / "discriminator.safetensors")
-        identity = {
-            "weights": sha256_file(folder / "generator.safetensors"),
-            "dataset": fingerprint.dataset,
-            "settings": sha256_json(fingerprint.settings),
-            "fingerprint": fingerprint.digest,
-        }
-        write_json(folder / "config.json", {**config, "identity": identity})
+    folder.mkdir()
+    _save(loop.adversaries.average, folder / "generator.safetensors")
+    _save(loop.adversaries.discriminator, folder / "discriminator.safetensors")
+    identity = {
+        "weights": sha256_file(folder / "generator.safetensors"),
+        "dataset": fingerprint.dataset,
+        "settings": sha256_json(fingerprint.settings),
+        "fingerprint": fingerprint.digest,
+    }
+    write_json(folder / "config.json", {**config, "identity": identity})
 
 
 def _save(network: nn.Module, path: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
 
 
-def write_samples(samples: Path, loop: TrainingLoop) -> None:
+def write_samples(folder: Path, loop: TrainingLoop) -> None:
     """Copy the grids of the ticks up to the budget and draw the final one."""
-    last = round(loop.settings.budget_kimg)
-    with whole_folder(samples) as folder:
-        for path in sorted((loop.folder / "samples").glob("kimg-*.png")):
-            if int(path.stem.removeprefix("kimg-")) < last:
-                shutil.copyfile(path, folder / path.name)
-        save_grid(loop.adversaries.draw(loop.grid_latent), folder / f"kimg-{last:06d}.png")
+    folder.mkdir()
+    budget = loop.settings.budget_kimg
+    for row in loop.progress.curve:
+        if row["kimg"] < budget:
+            name = grid_name(row["kimg"])
+            shutil.copyfile(loop.folder / "samples" / name, folder / name)
+    save_grid(loop.adversaries.draw(loop.grid_latent), folder / grid_name(budget))
 
 
 def build_record(name: str, loop: TrainingLoop, fingerprint: Fingerprint, started: float) -> dict[str, Any]:

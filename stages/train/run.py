@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from stages.dataset import ImageDataset
 from stages.errors import InputError
-from stages.process import WORK
+from stages.process import STOP, WORK
 from stages.settings import ModelSettings
 from stages.storage import read_json, require
 from stages.train.adoption import adopt_state, explain_others, prepare_folder
@@ -42,13 +42,14 @@ def run(
     root = WORK / "train" / name
     folder = prepare_folder(root, fingerprint)
     if adopt:
-        adopt_state(root, fingerprint, adopt)
+        adopt_state(root, fingerprint, adopt, settings.budget_kimg)
     loop, config = build_loop(settings, dataset, policy, folder)
     if not resume(name, loop):
         for line in explain_others(root, fingerprint):
             print(f"{name}: {line}", flush=True)
     loop.run(name)
-    write_results(name, loop, config, fingerprint, training, started)
+    with STOP.defer():  # results and record belong together
+        write_results(name, loop, config, fingerprint, training, started)
 
 
 def check_training(name: str, settings: ModelSettings, dataset: ImageDataset) -> None:
@@ -82,6 +83,8 @@ def build_loop(
     config |= {"resolution": dataset.resolution, "channels": dataset.channels, "class_names": []}
     obeyed = Policy(policy["transforms"], policy["p"], policy["mirror"])
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(settings.precision, settings.precision))
+    if settings.precision == "fp16" and accelerator.device.type == "cpu":
+        raise InputError("precision is fp16, which needs a GPU; use bf16 or fp32 here")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     throwaway = Adversaries(config, settings, obeyed, accelerator)

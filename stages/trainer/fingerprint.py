@@ -9,6 +9,8 @@ from stages.storage import sha256_file, sha256_json
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTH = 16
+# Starts, stops, checks and writes; what it decides is in the settings, which are hashed themselves.
+PLUMBING = {f"stages/{name}.py" for name in ("__init__", "errors", "process", "progress", "settings", "storage")}
 WITHOUT_EFFECT = ("budget_kimg", "checkpoint_kimg")  # a larger budget goes on; how often is saved changes nothing
 
 
@@ -48,6 +50,7 @@ def code_closure(entries: list[str]) -> dict[str, str]:
     """Return the sha256 of each first-party file that the entry modules import, directly or through others.
 
     Imports are read from the source, those inside functions too; names such as `stages.trainer.loop`.
+    Plumbing is left out.
     """
     found: dict[str, str] = {}
     waiting = list(entries)
@@ -56,7 +59,7 @@ def code_closure(entries: list[str]) -> dict[str, str]:
         if path is None:
             continue
         name = path.relative_to(ROOT).as_posix()
-        if name not in found:
+        if name not in found and name not in PLUMBING:
             found[name] = sha256_file(path)
             waiting += _imported_modules(path)
     return dict(sorted(found.items()))

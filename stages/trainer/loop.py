@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -118,20 +118,25 @@ class TrainingLoop:
         self.pending.clear()
         problem = unhealthy_losses(fresh)
         if problem:
-            raise GateError(
-                f"training diverged near {self.progress.seen / 1000:.1f} kimg: {problem}; the last good state is kept. "
-                "Lower generator_lr and discriminator_lr, set r1_gamma, or use precision fp32"
-            )
+            self._diverged(problem)
+
+    def _diverged(self, problem: str) -> NoReturn:
+        counts = self.states.seen_counts()
+        kept = f"the state at {counts[-1] / 1000:.1f} kimg is kept" if counts else "no state was saved yet"
+        raise GateError(
+            f"training diverged near {self.progress.seen / 1000:.1f} kimg: {problem}; {kept}. "
+            "Lower generator_lr and discriminator_lr, set r1_gamma, or use precision fp32"
+        )
 
     def _finish_tick(self, kimg: float) -> None:
         progress = self.progress
         grid = self.adversaries.draw(self.grid_latent)
         row = {key: round(value / progress.steps, 6) for key, value in progress.sums.items()}
         row["separation"] = round((row["real_sign"] - row["fake_sign"]) / 2, 6)
-        row["diversity"] = round(diversity(grid) / self.real_diversity, 6)
+        row["diversity"] = round(diversity(grid) / max(self.real_diversity, 1e-9), 6)
         progress.curve.append({"kimg": round(kimg, 3), **row})
         progress.sums, progress.steps = dict.fromkeys(STATISTICS, 0.0), 0
-        save_grid(grid, self.folder / "samples" / f"kimg-{round(kimg):06d}.png")
+        save_grid(grid, self.folder / "samples" / grid_name(kimg))
         for alert in find_alerts(progress.curve):
             if alert["kimg"] == progress.curve[-1]["kimg"]:
                 print(f"\nwarning at {kimg:g} kimg: {alert['alert']}: {alert['advice']}", flush=True)
@@ -141,6 +146,9 @@ class TrainingLoop:
         self._check_losses()
         values = {key: value for key, value in vars(self.progress).items() if key != "seen"}
         state: TrainingState = self.adversaries.export_state(self.progress.seen, {"progress": values})
+        broken = [name for name, tensor in state.tensors.items() if not bool(torch.isfinite(tensor).all())]
+        if broken:
+            self._diverged(f"{broken[0]} is not finite")
         self.states.save(state)
 
     def _pictures(self, positions: Any, seen: int) -> Tensor:
@@ -159,6 +167,11 @@ def crossed(seen: int, batch: int, interval_kimg: float) -> int:
     interval = interval_kimg * 1000
     complete = int(seen // interval)
     return complete if complete > int((seen - batch) // interval) else 0
+
+
+def grid_name(kimg: float) -> str:
+    """Return the file name of the grid at a number of kimg, in order of names; decimals only where ticks have them."""
+    return f"kimg-{round(kimg):06d}.png" if float(kimg).is_integer() else f"kimg-{kimg:010.3f}.png"
 
 
 def save_grid(pictures: Tensor, path: Path) -> None:

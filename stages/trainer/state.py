@@ -41,7 +41,6 @@ class StateFolder:
             save_file(tensors, partial / TENSORS)
             write_json(partial / VALUES, {"seen": state.seen, **state.values})
             write_json(partial / MANIFEST, {name: sha256_file(partial / name) for name in (TENSORS, VALUES)})
-            _sync(partial / TENSORS)
         self._drop_old(state.seen)
 
     def load_newest(self, at_most: int) -> TrainingState | None:
@@ -54,7 +53,7 @@ class StateFolder:
                 problem = self.problem(seen)
                 if not problem:
                     return self._load(seen)
-                print(f"{self.path(seen)} is damaged ({problem}); going on from the state before it", flush=True)
+                print(f"{self.path(seen)} is damaged ({problem}) and not used", flush=True)
         return None
 
     def seen_counts(self) -> list[int]:
@@ -81,13 +80,6 @@ class StateFolder:
         """Keep the two newest up to here; later ones belong to a larger budget and are still right."""
         for seen in [count for count in self.seen_counts() if count <= newest][:-KEPT]:
             shutil.rmtree(self.path(seen), ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    import os
-
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def flatten_optimizer(name: str, state: dict[str, Any]) -> dict[str, Tensor]:

@@ -176,7 +176,7 @@ def test_mlflow_shows_the_run_of_each_model(finished: subprocess.CompletedProces
         (run,) = runs_of(project, name)
         curve = read_json(project / f"models/{name}/training/curve.json")
         points = rows(project, f"SELECT step FROM metrics WHERE run_uuid = '{run}' AND key = 'loss_generator'")
-        assert sorted(step for (step,) in points) == sorted({round(row["kimg"]) for row in curve})
+        assert sorted(step for (step,) in points) == sorted({round(row["kimg"] * 1000) for row in curve})
         latest = dict(rows(project, f"SELECT key, value FROM latest_metrics WHERE run_uuid = '{run}'"))
         scores = read_json(project / f"models/{name}/evaluation/scores.json")
         for score, value in scores["scores"].items():
@@ -245,3 +245,27 @@ def test_flow_runs_just_the_changed_model_and_dvc_agrees(
     assert len(runs_of(project, "dcgan")) == 2
     assert len(runs_of(project, "dcgan_bilinear")) == 1
     assert processes_of(project) == []
+
+
+def last_flow_state(project: Path) -> str:
+    with sqlite3.connect(project.parent / "prefect" / "prefect.db") as database:
+        return str(database.execute("SELECT state_type FROM flow_run ORDER BY created DESC").fetchone()[0])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "code", "reason"),
+    [
+        ("data.folder.path", "nowhere", 2, "data.folder.path is nowhere, which is not a folder"),
+        ("export.tolerance", 1e-12, 3, "export@dcgan: exit code 3: "),
+    ],
+)
+def test_flow_tells_what_the_user_can_mend_in_one_line(
+    finished, module: Project, project: Path, changed_params, setting: str, value: Any, code: int, reason: str
+) -> None:
+    changed_params(**{setting: value})
+    done = module("pipelines.flows", "lifecycle", "--no-publish")
+    assert done.returncode == code
+    ours = [line for line in done.stderr.splitlines() if line.startswith("lifecycle: ")]
+    assert [line.startswith(f"lifecycle: {reason}") for line in ours] == [True]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert last_flow_state(project) == "FAILED"

@@ -89,4 +89,4 @@ def test_a_torn_file_is_refused_in_one_line(exported, run_stage):
 def test_a_benchmark_before_its_export_names_the_stage(empty_workspace, run_stage):
     done = run_stage("benchmark", "dcgan")
     assert done.returncode == 2
-    assert "stages.export NAME" in done.stderr
+    assert "stages.export dcgan" in done.stderr

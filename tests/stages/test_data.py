@@ -1,14 +1,21 @@
 """download, align, normalize and augment as processes on real pictures, and what they refuse."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from stages.dataset import ImageDataset, to_uint8
+from stages.download.run import run as run_download
+from stages.errors import InputError
+from stages.settings import load_settings
 from stages.storage import sha256_tree
 from tests.conftest import PICTURES, write_locks
 
@@ -161,6 +168,101 @@ def test_captions_come_from_csv_too(own_pictures, run_stage, empty_workspace):
     captions = {row["key"]: row["caption"] for row in ImageDataset(Path("data/images")).rows}
     assert captions["happy/1f600.webp"] == "a grin"
     assert set(captions.values()) == {"", "a grin"}
+
+
+def test_captions_of_sub_folders_are_relative_to_their_file(own_pictures, run_stage, empty_workspace):
+    (own_pictures / "metadata.jsonl").unlink()
+    (own_pictures / "sad" / "metadata.csv").write_text("file_name,text\n./1f622.webp,tears\n", encoding="utf-8-sig")
+    (own_pictures / "happy" / "metadata.jsonl").write_text('{"file_name": "1f600.webp", "text": "a\u2028grin"}\n')
+    write_locks(empty_workspace)
+    pinned = json.loads(Path("data/source.lock.json").read_text())
+    run_all(run_stage)
+    rows = {row["key"]: row["caption"] for row in ImageDataset(Path("data/images")).rows if row["caption"]}
+    assert rows == {"happy/1f600.webp": "a\u2028grin", "sad/1f622.webp": "tears"}
+    (own_pictures / "happy" / "metadata.jsonl").write_text('{"file_name": "1f600.webp", "text": "a smile"}\n')
+    write_locks(empty_workspace)
+    assert json.loads(Path("data/source.lock.json").read_text())["sha256"] != pinned["sha256"]
+
+
+GRIN = '{"file_name": "happy/1f600.webp", "text": "a grin"}\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"metadata.csv": b"file_name,text\n"}, ("own holds both metadata.jsonl and metadata.csv",)),
+        ({"happy/metadata.csv": b"file_name,text\n1f600.webp,again\n"}, ("row 1", "happy/1f600.webp appears twice")),
+        ({"metadata.jsonl": (GRIN + GRIN).encode()}, ("row 2", "happy/1f600.webp appears twice")),
+        ({"metadata.jsonl": "caf\u00e9".encode("latin-1")}, ("metadata.jsonl is not UTF-8", "byte 0xe9 at 3")),
+        ({"metadata.jsonl": b'{"file_name": 7, "text": "x"}'}, ("row 1: needs file_name",)),
+        ({"metadata.jsonl": b'{"file_name": "a", "text": "\\ud83d"}'}, ("row 1", "not Unicode text")),
+        ({"metadata.jsonl": b"{"}, ("line 1: not JSON",)),
+        ({"sad/metadata.csv": b"file_name,text\n../../secret.png,x\n"}, ("../secret.png", "no picture there")),
+    ],
+)
+def test_metadata_that_cannot_be_used_is_refused(own_pictures, run_stage, empty_workspace, files, words):
+    (own_pictures / "metadata.jsonl").write_text(GRIN)
+    for name, data in files.items():
+        (own_pictures / name).write_bytes(data)
+    write_locks(empty_workspace)
+    assert_refused(run_stage("download"), *words)
+    assert not Path("data/raw").exists()
+
+
+def test_a_file_name_that_is_not_utf_8_is_refused(own_pictures, run_stage):
+    source = own_pictures / "happy" / "1f600.webp"
+    try:
+        shutil.copyfile(source, os.fsencode(own_pictures / "happy") + b"/caf\xe9.webp")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert_refused(run_stage("download"), r"own/happy/caf\xe9.webp: the file's name is not UTF-8")
+
+
+@pytest.mark.parametrize("function", ["sha256_file", "read_bytes"])
+def test_a_picture_that_may_not_be_read_is_named(own_pictures, monkeypatch, function):
+    """The refusal is made here rather than by chmod, which does not bind root."""
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    name = {"sha256_file": "stages.download.folder.sha256_file", "read_bytes": "pathlib.Path.read_bytes"}[function]
+    monkeypatch.setattr(name, refuse)
+    data = load_settings(Path("params.yaml")).data
+    with pytest.raises(InputError, match=r"own/.*\.webp cannot be read: Permission denied"):
+        run_download(data, Path("data/source.lock.json"), Path("data/raw"))
+    assert not Path("data/raw").exists()
+
+
+@pytest.mark.parametrize(
+    ("torn", "name", "needed"),
+    [
+        ("data/raw/catalogue.parquet", "align", "download"),
+        ("data/crops/crops.parquet", "normalize", "align"),
+        ("data/images/index.parquet", "augment", "normalize"),
+    ],
+)
+def test_a_torn_table_names_the_stage_that_makes_it(workspace, run_stage, torn, name, needed):
+    whole = Path(torn).read_bytes()
+    Path(torn).write_bytes(whole[:-20])
+    assert_refused(run_stage(name), f"{torn} is damaged", f"run `python -m stages.{needed}`")
+    pq.write_table(pa.table({"key": ["a"]}), torn)
+    assert_refused(run_stage(name), f"{torn} has columns key, expected key, ", f"stages.{needed}")
+    Path(torn).unlink()
+    assert_refused(run_stage(name), f"{torn} does not exist", f"stages.{needed}")
+
+
+@pytest.mark.parametrize("keep", [0, 60, -100])
+def test_a_torn_shard_names_the_stage_that_makes_it(workspace, keep):
+    shard = min(Path("data/images").glob("shard-*.npy"))
+    shard.write_bytes(shard.read_bytes()[:keep])
+    with pytest.raises(InputError, match=rf"{shard} is damaged .*stages.normalize"):
+        _ = ImageDataset(Path("data/images")).pixels
+
+
+def test_a_damaged_archive_names_the_stage_that_makes_it(workspace, run_stage):
+    archive = Path("data/raw/pictures.tar")
+    archive.write_bytes(archive.read_bytes()[:5000])
+    assert_refused(run_stage("align"), "data/raw/pictures.tar is damaged", "stages.download")
 
 
 @pytest.mark.parametrize(

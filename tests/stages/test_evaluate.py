@@ -114,9 +114,9 @@ def test_without_the_weights_lock_there_is_one_line(trained_workspace: Path, run
     ("settings", "words"),
     [
         ({"evaluate.count": 8}, ["evaluate.count", "64"]),
-        ({"evaluate.kid_subset": 65}, ["evaluate.count is 64", "evaluate.kid_subset = 65"]),
-        ({"evaluate.kid_subset": 60}, ["hold-out split", "normalize.holdout", "evaluate.kid_subset = 60"]),
-        ({"evaluate.neighbours": 64}, ["evaluate.neighbours = 64"]),
+        ({"evaluate.kid_subset": 65}, ["evaluate: kid_subset is 65, but count is only 64"]),
+        ({"evaluate.neighbours": 64}, ["neighbours is 64", "count is only 64"]),
+        ({"evaluate.neighbours": 40}, ["hold-out split", "evaluate.neighbours = 40"]),
         ({"evaluate.inception": "absent.pth"}, ["evaluate.inception is absent.pth"]),
         ({"evaluate.inception": "params.yaml"}, ["params.yaml with sha256", "none (null)", "pipelines.refresh"]),
     ],

@@ -87,7 +87,7 @@ def test_a_tolerance_that_is_not_met_leaves_no_file(trained_workspace, run_stage
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["nope"], "nope is not selected"), (["dcgan"], "does not exist; run `python -m stages.train NAME`")],
+    [(["nope"], "nope is not selected"), (["dcgan"], "does not exist; run `python -m stages.train dcgan`")],
 )
 def test_what_is_not_there_is_said_in_one_line(empty_workspace, run_stage, arguments, message):
     done = run_stage("export", *arguments)

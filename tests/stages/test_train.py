@@ -130,7 +130,8 @@ def test_a_diverged_training_stops_and_keeps_its_last_good_state(trained_workspa
     done = run_stage("train", "dcgan")
     assert done.returncode == 3, done.stderr
     assert "diverged" in done.stderr
-    assert "the last good state is kept" in done.stderr
+    (kept,) = [found for path in Path(".work/train/dcgan").iterdir() if (found := StateFolder(path).seen_counts())]
+    assert f"the state at {kept[-1] / 1000:.1f} kimg is kept" in done.stderr or "no state was saved" in done.stderr
 
 
 def test_impossible_trainings_are_refused_before_any_work(workspace, run_stage, edit_params):
@@ -151,3 +152,43 @@ def test_two_at_once_are_refused_by_name(workspace, run_stage):
     with FileLock(path):
         path.with_suffix(".owner").write_text("4711")
         assert_refused(run_stage("train", "dcgan"), "already running", "4711")
+
+
+def test_a_state_beyond_the_budget_cannot_be_adopted(trained_workspace, run_stage, edit_params):
+    adopted = states().folder.name
+    edit_params(**{"models.dcgan.generator_lr": 0.001, "models.dcgan.budget_kimg": 0.256})
+    assert_refused(run_stage("train", "dcgan", "--adopt", adopted), "0.5 kimg", "beyond budget_kimg 0.256")
+
+
+def test_adopting_a_state_from_before_the_first_tick_records_it(trained_workspace, run_stage, edit_params):
+    source = states().folder
+    shutil.rmtree(source / "samples")
+    shutil.rmtree(source / "state-000000000512")
+    values = source / "state-000000000384" / "values.json"
+    content = json.loads(values.read_text())
+    content["progress"]["curve"] = []
+    values.write_text(json.dumps(content))
+    manifest = source / "state-000000000384" / "manifest.json"
+    hashes = json.loads(manifest.read_text()) | {"values.json": sha256_file(values)}
+    manifest.write_text(json.dumps(hashes))
+    edit_params(**{"models.dcgan.generator_lr": 0.001})
+    assert "going on from 0.4 kimg" in train(run_stage, "--adopt", source.name).stdout
+    (step,) = json.loads((TRAINING / "record.json").read_text())["lineage"]
+    assert (step["adopted"], step["kimg"]) == (source.name, 0.384)
+
+
+@pytest.mark.parametrize("name", ["../../../escaped", "-x y", "a/b"])
+def test_a_name_that_would_leave_the_workspace_is_refused(workspace, run_stage, name):
+    assert_refused(run_stage("train", "--", name), "is no model's name")
+    assert not list(Path.cwd().parent.glob("escaped*"))
+
+
+def test_half_precision_without_a_gpu_is_refused(workspace, run_stage, edit_params):
+    edit_params(**{"models.dcgan.precision": "fp16"})
+    assert_refused(run_stage("train", "dcgan"), "precision is fp16", "needs a GPU")
+
+
+def test_damaged_weights_are_one_line(trained_workspace, run_stage):
+    weights = TRAINING / "weights/generator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    assert_refused(run_stage("export", "dcgan"), "generator.safetensors", "sha256")

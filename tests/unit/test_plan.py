@@ -1,17 +1,20 @@
 """The plan names what is stale and why, in an order in which it can run."""
 
+import contextlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from pipelines.execution import Outcome
-from pipelines.lifecycle import choose, exit_code, run_steps
+from pipelines import execution, run
+from pipelines.execution import Outcome, retries_of
+from pipelines.lifecycle import choose, exit_code, run_steps, try_all
 from pipelines.plan import Step, describe, explain, plan, plan_from, running_order
-from stages.errors import InputError
+from stages.errors import GateError, InputError, Interrupted, StageError
 
 GRAPH = {
     "download": set(),
@@ -62,6 +65,7 @@ def write_params(models: dict[str, dict]) -> None:
 def test_nothing_stale_is_an_empty_plan(project: Path) -> None:
     assert plan() == []
     assert describe([]) == "nothing is stale"
+    assert describe([], ["download", "zeta"]) == "nothing is stale of: download, zeta"
 
 
 def test_changed_setting_is_told_with_old_and_new_value(project: Path) -> None:
@@ -155,6 +159,84 @@ def test_failed_model_does_not_stop_the_other() -> None:
 )
 def test_targets_bring_what_they_need(targets: list[str], chosen: list[str]) -> None:
     assert [step.stage for step in choose(steps(), targets)] == chosen
+
+
+@pytest.mark.parametrize(
+    ("stage", "retries"), [("download", 3), ("evaluate@a", 3), ("export@a", 3), ("train@a", 1), ("train", 1)]
+)
+def test_stage_is_repeated_at_most_so_often(stage: str, retries: int) -> None:
+    assert retries_of(stage) == retries
+
+
+@pytest.mark.parametrize(("retryable", "runs"), [(True, 4), (False, 1)])
+def test_only_what_calls_itself_retryable_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, retryable: bool, runs: int
+) -> None:
+    ran: list[str] = []
+    paused: list[float] = []
+
+    def fail(stage: str, read_line: object, force: bool) -> Outcome:
+        ran.append(stage)
+        return Outcome(stage, 2, "the package could not be fetched", retryable, 0.0)
+
+    monkeypatch.setattr(execution, "repro", fail)
+    monkeypatch.setattr(execution.time, "sleep", paused.append)
+    assert execution.repro_with_retries("evaluate@a").code == 2
+    assert len(ran) == runs
+    assert paused == list(execution.BACKOFF_SECONDS[: runs - 1])
+
+
+def test_refusal_of_dvc_itself_is_the_reason(project: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    dvc("config", "--local", "core.no_scm", "false")
+    (project / "raw.txt").write_text("kept in Git")
+    subprocess.run(["git", "add", "--force", "raw.txt"], check=True)
+    (project / "source.txt").write_text("2")
+    ended = execution.repro("download")
+    assert (ended.code, ended.retryable) == (1, False)
+    assert "output 'raw.txt' is already tracked by SCM" in ended.reason
+    assert ended.reason.startswith("dvc: ")
+    assert "\n" not in ended.reason
+
+
+def test_work_that_fails_keeps_no_other_from_its_turn() -> None:
+    done: list[str] = []
+
+    def refuse() -> None:
+        raise GateError("not fit")
+
+    assert [str(e) for e in try_all([refuse, lambda: done.append("table"), refuse])] == ["not fit", "not fit"]
+    assert done == ["table"]
+
+    def stop() -> None:
+        raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        try_all([stop, lambda: done.append("more")])
+    assert done == ["table"]
+
+
+def test_results_are_shown_before_the_closing_check(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    told: list[str] = []
+
+    def refuse(settings: object, say: object) -> None:
+        told.append("publish")
+        raise GateError("the ONNX file is another")
+
+    def stale() -> None:
+        told.append("check")
+        raise StageError("after the run dvc status still names download")
+
+    monkeypatch.setattr(run, "opened_project", lambda: contextlib.nullcontext(SimpleNamespace(select={})))
+    monkeypatch.setattr(run, "plan", lambda: steps()[:1])
+    monkeypatch.setattr(run, "repro_with_retries", lambda stage: outcome(stage, 0))
+    monkeypatch.setattr(run, "publish_changed", refuse)
+    monkeypatch.setattr(run, "print_report", lambda settings: told.append("table"))
+    monkeypatch.setattr(run, "check_current", stale)
+    assert run.run([]) == GateError.code
+    assert told == ["publish", "table", "check"]
+    errors = capsys.readouterr().err
+    assert errors == "run: the ONNX file is another\nrun: after the run dvc status still names download\n"
 
 
 def test_unknown_target_is_refused_with_the_allowed_ones(project: Path) -> None:

