@@ -264,7 +264,7 @@ def test_model_that_is_refused_does_not_keep_others_from_being_published(finishe
 
 def test_absent_onnx_file_is_not_called_a_dead_server(finished: Settings) -> None:
     (FOLDER / "onnx" / "model.onnx").unlink()
-    with pytest.raises(GateError, match=r"model\.onnx has sha256 of no file"):
+    with pytest.raises(GateError, match=r"model\.onnx has sha256 none, since it is not there"):
         publish_all(finished, print)
 
 
