@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from stages.storage import sha256_file
+
 FOLDER = Path("models/dcgan/benchmark")
 
 
@@ -69,8 +71,10 @@ def test_threads_are_obeyed(exported, run_stage, edit_params):
 
 def test_a_file_of_other_weights_is_refused(exported, run_stage):
     config = Path("models/dcgan/training/weights/config.json")
+    weights = config.with_name("generator.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     content = json.loads(config.read_text())
-    content["identity"]["weights"] = "0" * 64
+    content["identity"]["weights"] = sha256_file(weights)
     config.write_text(json.dumps(content))
     done = run_stage("benchmark", "dcgan")
     assert done.returncode == 2
