@@ -91,16 +91,17 @@ def empty_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the prepared folder; it is the current one."""
-    return _copy(prepared, tmp_path, monkeypatch)
+    return copy_workspace(prepared, tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def trained_workspace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the trained folder; it is the current one."""
-    return _copy(trained, tmp_path, monkeypatch)
+    return copy_workspace(trained, tmp_path, monkeypatch)
 
 
-def _copy(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def copy_workspace(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy a prepared folder for one test and make it the current one."""
     folder = tmp_path / "workspace"
     shutil.copytree(source, folder)
     monkeypatch.chdir(folder)

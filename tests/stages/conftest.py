@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import stage_or_fail
+from tests.conftest import copy_workspace, stage_or_fail
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,4 @@ def exported_once(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture
 def exported(exported_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the exported folder; it is the current one."""
-    folder = tmp_path / "workspace"
-    shutil.copytree(exported_once, folder)
-    monkeypatch.chdir(folder)
-    return folder
+    return copy_workspace(exported_once, tmp_path, monkeypatch)
