@@ -19,10 +19,13 @@ from pipelines.lifecycle import try_all
 from pipelines.results import Results, is_trained, read_results
 from stages.errors import InputError, StageError
 from stages.process import WORK, prepare_environment, stage_lock
+from stages.progress import progress_bar
 from stages.settings import Settings, load_settings
 from stages.storage import sha256_bytes, write_json
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from pipelines.tracking import Tracker
 
 PUBLISHED = WORK / "published"
@@ -55,14 +58,14 @@ def publish_all(settings: Settings, tell: Tell) -> list[str]:
 def _publish(results: list[Results], tell: Tell) -> list[str]:
     if not results:
         return []
-    from pipelines.tracking import Tracker, tracking_errors
-
     done: list[str] = []
     failures: list[StageError] = []
-    with stage_lock("publish"):
+    with stage_lock("publish"), progress_bar("publishing", total=len(results), unit="runs") as bar:
+        from pipelines.tracking import Tracker, tracking_errors  # takes seconds, which the bar shows
+
         try:
             tracker = Tracker(tracking_uri())
-            failures = try_all([partial(_publish_one, tracker, result, done, tell) for result in results])
+            failures = try_all([partial(_publish_one, tracker, result, done, tell, bar) for result in results])
         except tracking_errors() as error:
             left = ", ".join(result.name for result in results if result.name not in done)
             reason = without_secrets((str(error).splitlines() or [type(error).__name__])[0])[:REASON_LENGTH]
@@ -73,12 +76,13 @@ def _publish(results: list[Results], tell: Tell) -> list[str]:
     return done
 
 
-def _publish_one(tracker: "Tracker", result: Results, done: list[str], tell: Tell) -> None:
+def _publish_one(tracker: "Tracker", result: Results, done: list[str], tell: Tell, bar: "tqdm") -> None:
     if result.warning:
         tell(result.warning)
     run_id = tracker.publish(result)
     note_published(result, run_id)
     done.append(result.name)
+    bar.update()
     tell(f"MLflow: {result.name} is run {run_id}")
 
 
