@@ -12,9 +12,8 @@ from typing import IO, Any
 
 from pipelines.dvc import dvc_command, dvc_environment
 from stages.errors import Interrupted, ResourceError
-from stages.process import WORK
+from stages.process import NOTES
 
-NOTES = WORK / "last"
 DEFECT = 1
 KILLED = 137
 REASON_LENGTH = 400

@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from pipelines.execution import Outcome
 from pipelines.plan import Step, read_status
 from pipelines.refresh import refresh
+from pipelines.report import print_report
 from stages.errors import InputError, Interrupted, StageError
 from stages.process import stage_lock
 from stages.settings import Settings, load_settings
@@ -79,6 +81,13 @@ def try_all(works: Iterable[Callable[[], object]]) -> list[StageError]:
         except StageError as error:
             failures.append(error)
     return failures
+
+
+def close_run(settings: Settings, publish: Callable[[Settings], object] | None, whole: bool) -> list[StageError]:
+    """Publish, show the results, then see whether a whole run left something stale, and return what went wrong."""
+    works: list[Callable[[], object]] = [partial(publish, settings)] if publish else []
+    works.append(partial(print_report, settings))
+    return try_all([*works, check_current] if whole else works)
 
 
 def check_current() -> None:

@@ -14,9 +14,8 @@ from typing import Any
 import yaml
 
 from pipelines.dvc import dvc_command, dvc_environment
-from pipelines.execution import NOTES
 from stages.errors import InputError, StageError
-from stages.process import prepare_environment
+from stages.process import NOTES, prepare_environment
 
 REASON_LENGTH = 400
 STATE_WORDS = {

@@ -6,16 +6,14 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 
 from pipelines.execution import Outcome, repro_with_retries
-from pipelines.lifecycle import check_current, choose, exit_code, opened_project, run_steps, try_all
+from pipelines.lifecycle import choose, close_run, exit_code, opened_project, run_steps
 from pipelines.plan import Step, describe, plan
 from pipelines.publish import publish_changed
-from pipelines.report import print_report
 from stages.errors import InputError, StageError
 from stages.process import STOP, prepare_environment
-from stages.settings import Settings
 
 
 def run(targets: list[str], publish: bool = True) -> int:
@@ -32,7 +30,7 @@ def run(targets: list[str], publish: bool = True) -> int:
         outcomes = run_steps(steps, _run_step, say)
         code = exit_code(outcomes)
         whole = bool(steps and not code and not targets)
-        failures = _close(settings, publish, whole)
+        failures = close_run(settings, partial(publish_changed, tell=say) if publish else None, whole)
     for failed in (outcome for outcome in outcomes if outcome.code):
         say(f"{failed.stage} failed with exit code {failed.code}: {failed.reason}")
     for failure in failures:
@@ -49,13 +47,6 @@ def _run_step(step: Step) -> Outcome:
     if not outcome.code:
         say(f"== {step.stage}: {outcome.seconds:.1f} s")
     return outcome
-
-
-def _close(settings: Settings, publish: bool, whole: bool) -> list[StageError]:
-    """Show the results, then see whether a whole run left something stale, and return what went wrong."""
-    works: list[Callable[[], object]] = [lambda: publish_changed(settings, say)] if publish else []
-    works.append(lambda: print_report(settings))
-    return try_all([*works, check_current] if whole else works)
 
 
 def check_targets(targets: list[str], models: list[str]) -> None:

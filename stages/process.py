@@ -18,6 +18,7 @@ from stages.errors import InputError, Interrupted, ResourceError, StageError
 from stages.storage import write_json
 
 WORK = Path(".work")
+NOTES = WORK / "last"  # how each stage ended
 PR_SET_PDEATHSIG = 1
 PARENT_POLL_SECONDS = 1.0
 # libraries report exhausted disk and memory by text alone: safetensors, numpy, torch, process pools
@@ -194,4 +195,4 @@ def _leave_note(stage: str, started: float, failure: StageError | None) -> None:
         "seconds": round(time.time() - started, 3),
     }
     with contextlib.suppress(OSError):  # the note explains a failure; it must not replace it
-        write_json(WORK / "last" / f"{stage}.json", note)
+        write_json(NOTES / f"{stage}.json", note)

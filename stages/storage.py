@@ -111,6 +111,8 @@ def whole_folder(destination: Path) -> Iterator[Path]:
             destination.replace(replaced)  # a kill from here to the next line leaves nothing, never a part
         partial.replace(destination)
     finally:
+        if replaced.exists() and not destination.exists():  # stopped between the two renames
+            replaced.replace(destination)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
     sync_folder(destination.parent)

@@ -5,7 +5,6 @@ Imports prefect, which takes seconds and reads the environment: `stages.process.
 
 import logging
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -13,10 +12,9 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.execution import BACKOFF_SECONDS, Outcome, repro, retries_of
-from pipelines.lifecycle import check_current, exit_code, opened_project, run_steps, try_all
+from pipelines.lifecycle import close_run, exit_code, opened_project, run_steps
 from pipelines.plan import Step, describe, plan
 from pipelines.publish import publish_changed
-from pipelines.report import print_report
 from stages.errors import FetchError, StageError
 
 PLAN_KEY = "plan"
@@ -73,9 +71,8 @@ def lifecycle(publish_results: bool = True) -> None:
         logger.info(describe(steps))
         _show_plan(steps)
         outcomes = run_steps(steps, _run_step, logger.info)
-        works: list[Callable[[], object]] = [lambda: publish(settings)] if publish_results else []
-        works.append(lambda: print_report(settings))
-        failures = try_all([*works, check_current] if steps and not exit_code(outcomes) else works)
+        whole = bool(steps and not exit_code(outcomes))
+        failures = close_run(settings, publish if publish_results else None, whole)
     errors = [*(StageFailedError(outcome) for outcome in outcomes if outcome.code), *failures]
     for error in errors[1:]:
         logger.error("%s", error)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from pipelines import execution, run
+from pipelines import execution, lifecycle, run
 from pipelines.execution import Outcome, retries_of
 from pipelines.lifecycle import choose, exit_code, run_steps, try_all
 from pipelines.plan import Step, describe, explain, plan, plan_from, running_order
@@ -219,7 +219,7 @@ def test_work_that_fails_keeps_no_other_from_its_turn() -> None:
 def test_results_are_shown_before_the_closing_check(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     told: list[str] = []
 
-    def refuse(settings: object, say: object) -> None:
+    def refuse(settings: object, tell: object) -> None:
         told.append("publish")
         raise GateError("the ONNX file is another")
 
@@ -231,8 +231,8 @@ def test_results_are_shown_before_the_closing_check(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(run, "plan", lambda: steps()[:1])
     monkeypatch.setattr(run, "repro_with_retries", lambda stage: outcome(stage, 0))
     monkeypatch.setattr(run, "publish_changed", refuse)
-    monkeypatch.setattr(run, "print_report", lambda settings: told.append("table"))
-    monkeypatch.setattr(run, "check_current", stale)
+    monkeypatch.setattr(lifecycle, "print_report", lambda settings: told.append("table"))
+    monkeypatch.setattr(lifecycle, "check_current", stale)
     assert run.run([]) == GateError.code
     assert told == ["publish", "table", "check"]
     errors = capsys.readouterr().err

