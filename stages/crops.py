@@ -13,6 +13,7 @@ NAME = "crops.parquet"
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
+        ("source", pa.string()),
         ("quad", pa.list_(pa.float64())),
         ("landmarks", pa.list_(pa.float64())),
         ("skipped", pa.string()),
@@ -22,12 +23,14 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Crop:
-    """One picture's crop: corners x0 y0 .. x3 y3 from the upper left, counter-clockwise, in decoded pixels.
+    """A crop of the picture `source`: corners x0 y0 .. x3 y3 from the upper left, counter-clockwise, in decoded pixels.
 
-    The quad may reach outside the picture; `skipped` is empty or the reason why the picture is not used.
+    The quad may be turned and may reach outside the picture; `skipped` is empty or the reason why the picture is not
+    used. A picture's first crop has its key; further ones are called KEY#2, KEY#3, ...
     """
 
     key: str
+    source: str
     quad: list[float] = field(default_factory=list)
     landmarks: list[float] = field(default_factory=list)
     skipped: str = ""
@@ -45,13 +48,16 @@ def write_crops(folder: Path, crops: list[Crop]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / NAME)
 
 
-def read_crops(folder: Path) -> dict[str, Crop]:
-    """Read the crops by key.
+def read_crops(folder: Path) -> dict[str, list[Crop]]:
+    """Read the crops of every picture by the picture's key, in the order of their own keys.
 
     Raises:
         InputError: the align stage has not run, or the table is damaged.
     """
-    return {row["key"]: Crop(**row) for row in read_rows(folder / NAME, SCHEMA, "align")}
+    crops: dict[str, list[Crop]] = {}
+    for row in read_rows(folder / NAME, SCHEMA, "align"):
+        crops.setdefault(row["source"], []).append(Crop(**row))
+    return crops
 
 
 def check_share(skipped: list[Crop], total: int, limit: float) -> None:

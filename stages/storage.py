@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.errors import InputError
+from stages.errors import InputError, ResourceError
 
 CHUNK = 1 << 20
 
@@ -127,3 +127,15 @@ def require(path: Path, stage: str) -> Path:
     if not path.exists():
         raise InputError(f"{path} does not exist; run `python -m stages.{stage}` or `dvc repro` first")
     return path
+
+
+def check_free(folder: Path, needed: int, what: str) -> None:
+    """Refuse to start what would fill the disk; the folder need not exist yet.
+
+    Raises:
+        ResourceError: less is free than `needed` bytes.
+    """
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise ResourceError(f"{what}: {needed / 1e6:.0f} MB are needed in {folder}, only {free / 1e6:.0f} MB are free")

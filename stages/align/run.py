@@ -41,7 +41,9 @@ def run(
     shown = set(sorted((p.key for p in pictures), key=lambda key: sha256_bytes(key.encode()))[:PREVIEW_COUNT])
     decide = partial(decide_crop, settings, background, shown)
     outcomes = map_pictures(raw, pictures, decide, workers, "aligning")
-    table = [Crop(p.key, found.quad) if found else Crop(p.key, skipped=reason) for p, found, reason in outcomes]
+    table = [
+        Crop(p.key, p.key, found.quad) if found else Crop(p.key, p.key, skipped=reason) for p, found, reason in outcomes
+    ]
     skipped = [crop for crop in table if crop.skipped]
     check_share(skipped, len(table), max_reject_share)
     previews = [found.preview for _, found, _ in outcomes if found and found.preview is not None]

@@ -1,5 +1,6 @@
 """Turns every cropped picture into a square uint8 one and writes the data contract of data/images."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,13 +27,14 @@ def run(settings: NormalizeSettings, max_reject_share: float, raw: Path, crops: 
         InputError: an earlier stage has not run, too many pictures are unreadable, or a split is empty.
     """
     pictures, decisions = read_catalogue(raw), read_crops(crops)
-    usable = [p for p in pictures if p.key in decisions and not decisions[p.key].skipped]
-    function = partial(normalize_picture, settings, {p.key: decisions[p.key].quad for p in usable})
+    wanted = {key: [crop for crop in found if not crop.skipped] for key, found in decisions.items()}
+    usable = [p for p in pictures if wanted.get(p.key)]
+    function = partial(normalize_picture, settings, wanted)
     outcomes = map_pictures(raw, usable, function, settings.workers, "normalizing")
-    rejects = [crop for crop in decisions.values() if crop.skipped]
-    rejects += [Crop(picture.key, skipped=reason) for picture, _, reason in outcomes if reason]
-    check_share(rejects, len(pictures), max_reject_share)
-    items = [(picture, found) for picture, found, _ in outcomes if found]
+    unreadable = [Crop(picture.key, picture.key, skipped=reason) for picture, _, reason in outcomes if reason]
+    check_share(unreadable, len(pictures), max_reject_share)
+    rejects = [crop for found in decisions.values() for crop in found if crop.skipped] + unreadable
+    items = [item for picture, found, _ in outcomes if found for item in _named(picture, found)]
     with whole_folder(images) as folder:
         description = write_dataset(folder, items, settings)
         check_splits(description["splits"], settings)
@@ -42,16 +44,25 @@ def run(settings: NormalizeSettings, max_reject_share: float, raw: Path, crops: 
 
 
 def normalize_picture(
-    settings: NormalizeSettings, quads: dict[str, list[float]], picture: Picture, data: bytes
-) -> Normalized:
-    """Decode, crop and resample one picture.
+    settings: NormalizeSettings, wanted: dict[str, list[Crop]], picture: Picture, data: bytes
+) -> dict[str, Normalized]:
+    """Decode one picture, crop and resample it; return a result for each of its crops by the crop's key.
 
     Raises:
         UnreadablePicture: it cannot be decoded.
     """
     decoded = decode(data, settings.background)
-    pixels = resample_square(decoded, quads[picture.key], settings.resolution, settings.filter, settings.background)
-    return Normalized(pixels, sha256_bytes(data))
+    digest = sha256_bytes(data)
+    results = {}
+    for crop in wanted[picture.key]:
+        pixels = resample_square(decoded, crop.quad, settings.resolution, settings.filter, settings.background)
+        results[crop.key] = Normalized(pixels, digest)
+    return results
+
+
+def _named(picture: Picture, found: dict[str, Normalized]) -> list[tuple[Picture, Normalized]]:
+    """Return a picture's crops, each as a picture of its own key."""
+    return [(replace(picture, key=key), normalized) for key, normalized in found.items()]
 
 
 def check_splits(splits: dict[str, int], settings: NormalizeSettings) -> None:

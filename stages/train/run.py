@@ -12,11 +12,11 @@ from stages.dataset import ImageDataset
 from stages.errors import InputError
 from stages.process import STOP, WORK
 from stages.settings import ModelSettings
-from stages.storage import read_json, require
+from stages.storage import check_free, read_json, require
 from stages.train.adoption import adopt_state, explain_others, prepare_folder
 from stages.train.results import write_results
 from stages.trainer.adversarial import Adversaries, Policy
-from stages.trainer.budget import check_disk, describe_budget, measure_speed, state_bytes
+from stages.trainer.budget import describe_budget, measure_speed, state_bytes
 from stages.trainer.fingerprint import Fingerprint, code_closure, effective_settings
 from stages.trainer.loop import TrainingLoop
 from stages.trainer.state import KEPT
@@ -90,7 +90,7 @@ def build_loop(
     throwaway = Adversaries(config, settings, obeyed, accelerator)
     speed = measure_speed(throwaway, settings.batch, (dataset.channels, dataset.resolution, dataset.resolution))
     disk = KEPT * state_bytes(throwaway)
-    check_disk(folder, disk)
+    check_free(folder, disk, "training states")
     loop = TrainingLoop(Adversaries(config, settings, obeyed, accelerator), dataset, settings, folder)
     loop.speed, loop.disk = speed, disk
     return loop, config

@@ -1,12 +1,9 @@
 """What a training will cost, said before it starts: pictures per hour, hours, disk."""
 
-import shutil
 import time
-from pathlib import Path
 
 import torch
 
-from stages.errors import ResourceError
 from stages.trainer.adversarial import Adversaries
 from stages.trainer.state import KEPT
 
@@ -31,17 +28,6 @@ def state_bytes(adversaries: Adversaries) -> int:
     trained = [*adversaries.generator.parameters(), *adversaries.discriminator.parameters()]
     averaged = list(adversaries.average.parameters())
     return 4 * (3 * sum(p.numel() for p in trained) + sum(p.numel() for p in averaged))
-
-
-def check_disk(folder: Path, needed: int) -> None:
-    """Refuse to start a training whose states would not fit.
-
-    Raises:
-        ResourceError: less is free than the states need.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ResourceError(f"the states need {needed / 1e6:.0f} MB in {folder}, only {free / 1e6:.0f} MB are free")
 
 
 def describe_budget(name: str, kimg: float, done: float, speed: float, disk: int) -> str:

@@ -10,7 +10,7 @@ from stages.storage import sha256_file, sha256_json
 ROOT = Path(__file__).resolve().parents[2]
 LENGTH = 16
 # Starts, stops, checks and writes; what it decides is in the settings, which are hashed themselves.
-PLUMBING = {f"stages/{name}.py" for name in ("__init__", "errors", "process", "progress", "settings", "storage")}
+PLUMBING = {f"stages/{name}.py" for name in ("__init__", "errors", "process", "progress", "storage")}
 WITHOUT_EFFECT = ("budget_kimg", "checkpoint_kimg")  # a larger budget goes on; how often is saved changes nothing
 
 
@@ -59,7 +59,7 @@ def code_closure(entries: list[str]) -> dict[str, str]:
         if path is None:
             continue
         name = path.relative_to(ROOT).as_posix()
-        if name not in found and name not in PLUMBING:
+        if name not in found and name not in PLUMBING and not name.startswith("stages/settings/"):
             found[name] = sha256_file(path)
             waiting += _imported_modules(path)
     return dict(sorted(found.items()))

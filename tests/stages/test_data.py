@@ -118,7 +118,7 @@ def test_align_modes_choose_the_documented_square(own_pictures, run_stage, edit_
     edit_params(**{"align.mode": mode, "align.margin": 0.0})
     write_locks(empty_workspace)
     run_all(run_stage, ("download", "align"))
-    left, top, right, bottom = (read_crops(Path("data/crops"))["wide.png"].quad[i] for i in (0, 1, 4, 5))
+    left, top, right, bottom = (read_crops(Path("data/crops"))["wide.png"][0].quad[i] for i in (0, 1, 4, 5))
     expected = {"none": (0, -30, 100, 70), "center": (30, 0, 70, 40), "content": (60, 5, 80, 25)}
     assert (left, top, right, bottom) == expected[mode]
 

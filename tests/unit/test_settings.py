@@ -34,9 +34,9 @@ def test_the_projects_own_settings_are_valid():
             ("normalize.resolution", "48 is not a power of two", "32, 64"),
         ),
         (lambda p: p["normalize"].update(filtre="box"), ("normalize.filtre: unknown setting", "filter")),
-        (lambda p: p["align"].update(mode="face"), ("align.mode is 'face'", "'none', 'center' or 'content'")),
-        (lambda p: p["data"].update(source="ftp"), ("data.source is 'ftp'", "'emoji' or 'folder'")),
-        (lambda p: p["data"].update(folder={"path": None}), ("data", "folder.path is empty")),
+        (lambda p: p["align"].update(mode="eyes"), ("align.mode is 'eyes'", "'none', 'center', 'content' or 'face'")),
+        (lambda p: p["data"].update(source="ftp"), ("data.source is 'ftp'", "'emoji', 'folder'")),
+        (lambda p: p["data"].update(folder={"path": None}), ("data", "data.folder.path is empty")),
         (lambda p: p.pop("export"), ("export: missing",)),
         (lambda p: p["select"].update(x=dict(p["select"]["dcgan"])), ("select.x has no entry in models",)),
         (
