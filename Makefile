@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: repro test test-all check ui clean help
+.PHONY: repro test test-all check bench ui clean help
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -39,6 +39,10 @@ test: check  ## check, then the tests that take minutes
 
 test-all: check  ## check, then all tests
 	@$(RUN) -m pytest
+
+bench: $(STAMP)  ## speed beside NVIDIA's code: STYLEGAN2_ADA=, STYLEGAN3= name clones of stylegan2-ada-pytorch and stylegan3
+	@$(RUN) -m tests.bench.augmentation $(if $(STYLEGAN2_ADA),--reference $(STYLEGAN2_ADA))
+	@$(RUN) -m tests.bench.normalize $(if $(STYLEGAN3),--reference $(STYLEGAN3))
 
 ui: $(STAMP)  ## MLflow's pages on 127.0.0.1 (PORT=5000)
 	@case "$$MLFLOW_TRACKING_URI" in \

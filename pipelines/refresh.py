@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.known_groups import extend_known
 from stages.download import run as download_run
 from stages.download.folder import source_files
 from stages.download.run import pinned_content
@@ -23,10 +24,12 @@ from stages.packages import cache_folder, check_sha256
 from stages.process import WORK, prepare_environment, stage_lock
 from stages.progress import progress_bar
 from stages.settings import DataSettings, Settings, load_settings
-from stages.storage import CHUNK, sha256_file, sha256_json, write_json
+from stages.storage import CHUNK, check_free, sha256_file, sha256_json, write_json
 
 SOURCE_LOCK = Path("data/source.lock.json")
 WEIGHTS_LOCK = Path("data/weights.lock.json")
+GROUPS_LOCK = Path("data/groups.lock.json")
+IMAGES = Path("data/images")
 SEEN = WORK / "refresh.json"
 FETCH_SECONDS = 60
 LOOKERS = sorted(Path(download_run.__file__).parent.glob("*.py"))  # other code may find otherwise
@@ -37,33 +40,38 @@ INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.
 def refresh(settings: Settings, thorough: bool = False) -> list[Path]:
     """Bring both lock files up to date and return those that were rewritten.
 
-    Files whose names, sizes and times are as at the last look are not read again, unless `thorough`.
+    Files whose names, sizes and times are as at the last look are not read again, and what is pinned of an archive
+    behind the network is believed, unless `thorough`.
 
     Raises:
-        InputError: the selected folder or weights file is not there, holds nothing or cannot be read.
-        FetchError: weights that are to be downloaded could not be had.
+        InputError: the selected source or weights file is not there, holds nothing or cannot be read.
+        FetchError: what is to be fetched could not be had.
     """
     seen = {} if thorough else _read_json(SEEN)
     contents = {
-        SOURCE_LOCK: _source(settings.data, seen),
+        SOURCE_LOCK: _source(settings.data, seen, thorough),
         WEIGHTS_LOCK: {"inception": _inception(settings.evaluate.inception, seen)},
     }
     if seen != _read_json(SEEN):
         write_json(SEEN, seen)
     changed = [path for path, content in contents.items() if _read_json(path) != content]
+    if SOURCE_LOCK in changed and extend_known(IMAGES, GROUPS_LOCK):  # before other pictures take their place
+        print(f"{GROUPS_LOCK}: the groups of the pictures so far are kept", flush=True)
     for path in changed:
         write_json(path, contents[path])
     return changed
 
 
-def _source(data: DataSettings, seen: dict[str, Any]) -> dict[str, Any]:
-    if data.source != "folder":
-        return pinned_content(data)
-    folder = Path(data.folder.path or "")
-    with _readable("data.folder.path", folder):
-        pictures, metadata = source_files(folder)
-        pinned: dict[str, Any] = _remember(seen, str(folder), [*pictures, *metadata], lambda: pinned_content(data))
-    return pinned
+def _source(data: DataSettings, seen: dict[str, Any], poll: bool) -> dict[str, Any]:
+    if data.source == "folder":
+        folder = Path(data.folder.path or "")
+        with _readable("data.folder.path", folder):
+            return _remember(seen, str(folder), source_files(folder).files, lambda: pinned_content(data))
+    if data.source == "stylegan":
+        path = Path(data.stylegan.path or "")
+        with _readable("data.stylegan.path", path):
+            return _remember(seen, str(path), [path], lambda: pinned_content(data))
+    return pinned_content(data, _read_object(SOURCE_LOCK), poll)
 
 
 def _inception(setting: str | None, seen: dict[str, Any]) -> dict[str, Any] | None:
@@ -73,7 +81,7 @@ def _inception(setting: str | None, seen: dict[str, Any]) -> dict[str, Any] | No
     if not path.is_file():
         raise InputError(f"evaluate.inception is {setting}: there is no such file; allowed: null, a path, download")
     with _readable("evaluate.inception", path):
-        found: dict[str, Any] = _remember(seen, str(path), [path], lambda: _describe(path))
+        found = _remember(seen, str(path), [path], lambda: _describe(path))
     if setting == DOWNLOAD and found["sha256"] != STANDARD_SHA256:
         check_sha256(path, STANDARD_SHA256)
     return found
@@ -91,13 +99,13 @@ def _describe(path: Path) -> dict[str, Any]:
     return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
 
 
-def _remember(seen: dict[str, Any], name: str, files: list[Path], look: Callable[[], Any]) -> Any:
+def _remember(seen: dict[str, Any], name: str, files: list[Path], look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what an earlier look found if names, sizes and times of the files are the same, else look."""
     traces = [(path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     stamp = sha256_json([*traces, *map(sha256_file, LOOKERS)])
     if seen.get(name, {}).get("stamp") != stamp:
         seen[name] = {"stamp": stamp, "found": look()}
-    return seen[name]["found"]
+    return dict(seen[name]["found"])
 
 
 def fetch_inception(url: str = INCEPTION_URL) -> Path:
@@ -125,6 +133,7 @@ def _download(url: str, path: Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=FETCH_SECONDS) as answer, path.open("wb") as stream:
             total = int(answer.headers.get("Content-Length") or 0)
+            check_free(path.parent, total, "evaluate.inception")
             with progress_bar(f"fetching {Path(url).name}", total, "bytes") as bar:
                 while block := answer.read(CHUNK):
                     bar.update(stream.write(block))
@@ -141,6 +150,11 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    found = _read_json(path)
+    return found if isinstance(found, dict) else {}
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """The table of decisions in data/crops: which square of each picture is used, or why the picture is set aside."""
 
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from stages.errors import InputError
 from stages.tables import read_rows
 
 NAME = "crops.parquet"
+BACKGROUND, REFLECT = "background", "reflect"  # what lies outside of the picture
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -17,6 +19,8 @@ SCHEMA = pa.schema(
         ("quad", pa.list_(pa.float64())),
         ("landmarks", pa.list_(pa.float64())),
         ("skipped", pa.string()),
+        ("faceless", pa.bool_()),
+        ("border", pa.string()),
     ]
 )
 
@@ -26,7 +30,9 @@ class Crop:
     """A crop of the picture `source`: corners x0 y0 .. x3 y3 from the upper left, counter-clockwise, in decoded pixels.
 
     The quad may be turned and may reach outside the picture; `skipped` is empty or the reason why the picture is not
-    used. A picture's first crop has its key; further ones are called KEY#2, KEY#3, ...
+    used, `faceless` that it can be read but shows no face. A picture's first crop has its key; further ones are called
+    KEY#2, KEY#3, ... `border` tells what lies outside of the picture: the background, or the picture's reflection,
+    which blurs and fades.
     """
 
     key: str
@@ -34,6 +40,8 @@ class Crop:
     quad: list[float] = field(default_factory=list)
     landmarks: list[float] = field(default_factory=list)
     skipped: str = ""
+    faceless: bool = False
+    border: str = BACKGROUND
 
 
 def square_quad(left: float, top: float, side: float) -> list[float]:
@@ -43,8 +51,15 @@ def square_quad(left: float, top: float, side: float) -> list[float]:
 
 
 def write_crops(folder: Path, crops: list[Crop]) -> None:
-    """Write the table in the order of keys."""
+    """Write the table in the order of keys.
+
+    Raises:
+        InputError: two crops have one key.
+    """
     rows = [asdict(crop) for crop in sorted(crops, key=lambda crop: crop.key)]
+    for one, other in pairwise(rows):
+        if one["key"] == other["key"]:
+            raise InputError(f"two crops are called {one['key']}; rename the picture of that name")
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / NAME)
 
 
@@ -61,13 +76,24 @@ def read_crops(folder: Path) -> dict[str, list[Crop]]:
 
 
 def check_share(skipped: list[Crop], total: int, limit: float) -> None:
-    """Refuse to go on when too many pictures are set aside.
+    """Refuse to go on when too many pictures are unreadable.
 
     Raises:
         InputError: their share is over `data.max_reject_share`; the first reasons are quoted.
     """
+    _check(skipped, total, limit, "are unreadable", "data.max_reject_share")
+
+
+def check_faceless(skipped: list[Crop], total: int, limit: float) -> None:
+    """Refuse to go on when too many pictures show no face.
+
+    Raises:
+        InputError: their share is over `align.face.max_faceless_share`; the first reasons are quoted.
+    """
+    _check(skipped, total, limit, "show no face", "align.face.max_faceless_share")
+
+
+def _check(skipped: list[Crop], total: int, limit: float, what: str, setting: str) -> None:
     if len(skipped) > limit * total:
         quoted = "; ".join(f"{crop.key}: {crop.skipped}" for crop in skipped[:3])
-        raise InputError(
-            f"{len(skipped)} of {total} pictures are unreadable, more than data.max_reject_share {limit}: {quoted}"
-        )
+        raise InputError(f"{len(skipped)} of {total} pictures {what}, more than {setting} {limit}: {quoted}")

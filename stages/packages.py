@@ -14,7 +14,7 @@ from typing import Literal
 import platformdirs
 
 from stages.errors import FetchError, InputError
-from stages.storage import sha256_file
+from stages.storage import check_free, sha256_file
 
 FETCH_SECONDS = 600
 REASON_LENGTH = 300
@@ -94,6 +94,15 @@ PACKAGES = {
             "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
             "Apache-2.0",
         ),
+        Package(
+            "pypi",
+            "facenet-pytorch",
+            "2.6.0",
+            "facenet_pytorch-2.6.0-py3-none-any.whl",
+            1_881_930,
+            "ecb82b27beb226d106f2219efe8f829b01b87a8595badd01545679bdb9f19cca",
+            "MIT",
+        ),
     )
 }
 
@@ -114,6 +123,7 @@ def fetch(name: str) -> Path:
     path = cache_folder() / package.sha256[:16] / package.file
     if path.exists() and sha256_file(path) == package.sha256:
         return path
+    check_free(path.parent, 2 * package.bytes, package.name)  # clients unpack or copy what they fetch
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as folder:
         print(f"fetching {package.name} {package.version} ({package.bytes / 1e6:.1f} MB)", flush=True)

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -28,29 +28,47 @@ BATCHES_PER_WORKER = 3  # in flight: enough to keep workers busy, few enough tha
 def map_pictures(
     raw: Path, pictures: list[Picture], function: Callable[[Picture, bytes], Result], workers: int, what: str
 ) -> list[tuple[Picture, Result | None, str]]:
-    """Return (picture, result, reason) for every picture in the order of keys; a reason means that it is set aside.
-
-    `function` must be picklable; UnreadablePicture is its way to refuse a picture. `workers` 0 means one per core.
+    """Return all that `stream_pictures` yields, in the order of keys.
 
     Raises:
         ResourceError: a worker was killed or ran out of memory.
     """
-    items = progress(_read(raw, pictures), what, len(pictures))
+    return sorted(stream_pictures(raw, pictures, function, workers, what), key=lambda outcome: outcome[0].key)
+
+
+def stream_pictures(
+    raw: Path, pictures: list[Picture], function: Callable[[Picture, bytes], Result], workers: int, what: str
+) -> Iterator[tuple[Picture, Result | None, str]]:
+    """Yield (picture, result, reason) for every picture in the order of archives; a reason means: set aside.
+
+    `function` must be picklable; UnreadablePicture is its way to refuse a picture. `workers` 0 means one per core; a
+    single one is this process itself.
+
+    Raises:
+        ResourceError: a worker was killed or ran out of memory.
+    """
+    items = iter(progress(_read(raw, pictures), what, len(pictures)))
     workers = workers or os.cpu_count() or 1
+    outcomes = (
+        _map_batches(items, function, workers) if workers > 1 else (_apply_one(function, *item) for item in items)
+    )
+    missing = {picture.key: picture for picture in pictures}
     try:
-        outcomes = list(_map_batches(iter(items), function, workers))
+        for outcome in outcomes:
+            missing.pop(outcome[0].key, None)
+            yield outcome
     except (BrokenProcessPool, MemoryError) as error:
         raise ResourceError(
             f"{what}: a worker was killed, probably out of memory: lower normalize.workers (here {workers})"
         ) from error
-    found = {outcome[0].key for outcome in outcomes}
-    outcomes += [(p, None, f"{p.member} is not in {p.archive}") for p in pictures if p.key not in found]
-    return sorted(outcomes, key=lambda outcome: outcome[0].key)
+    yield from ((picture, None, f"{picture.member} is not in {picture.archive}") for picture in missing.values())
 
 
 def _read(raw: Path, pictures: list[Picture]) -> Iterator[Item]:
-    for archive in sorted({picture.archive for picture in pictures}):
-        wanted = {picture.member: picture for picture in pictures if picture.archive == archive}
+    of_archive: dict[str, dict[str, Picture]] = defaultdict(dict)
+    for picture in pictures:
+        of_archive[picture.archive][picture.member] = picture
+    for archive, wanted in sorted(of_archive.items()):
         for member, data in read_members(raw / archive, set(wanted)):
             yield wanted[member], data
 

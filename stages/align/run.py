@@ -5,27 +5,29 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from stages.align.preview import draw_preview
 from stages.catalogue import Picture, read_catalogue
-from stages.crops import Crop, check_share, square_quad, write_crops
+from stages.crops import Crop, check_faceless, check_share, square_quad, write_crops
 from stages.decoding import UnreadablePicture, content_mask, decode
+from stages.errors import InputError
+from stages.packages import fetch
 from stages.settings import AlignSettings
 from stages.sheet import sheet
 from stages.storage import sha256_bytes, whole_folder
 from stages.workers import map_pictures
 
 PREVIEW_COUNT = 48
-PREVIEW_SIZE = 96
-FRAME_COLOUR = (230, 30, 90)
+FACE_WEIGHTS = "facenet-pytorch"  # a data package
 Background = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A crop and, for the pictures of the preview sheet, the picture with the crop's frame drawn in."""
+    """The crops of a picture and, for the pictures of the preview sheet, how they lie in it."""
 
-    quad: list[float]
+    crops: list[Crop]
     preview: np.ndarray | None
 
 
@@ -35,36 +37,65 @@ def run(
     """Write data/crops for the pictures of data/raw, the same bytes for any number of workers.
 
     Raises:
-        InputError: data/raw is absent, or more than the allowed share of pictures is unreadable.
+        InputError: data/raw is absent, more than the allowed share of pictures is unreadable or shows no face, or
+            no picture is left.
+        FetchError: the weights of mode `face` could not be fetched.
     """
     pictures = read_catalogue(raw)
+    weights = fetch(FACE_WEIGHTS) if settings.mode == "face" else None
     shown = set(sorted((p.key for p in pictures), key=lambda key: sha256_bytes(key.encode()))[:PREVIEW_COUNT])
-    decide = partial(decide_crop, settings, background, shown)
+    decide = partial(decide_crops, settings, background, weights, shown)
     outcomes = map_pictures(raw, pictures, decide, workers, "aligning")
     table = [
-        Crop(p.key, p.key, found.quad) if found else Crop(p.key, p.key, skipped=reason) for p, found, reason in outcomes
+        crop
+        for picture, found, reason in outcomes
+        for crop in (found.crops if found else [Crop(picture.key, picture.key, skipped=reason)])
     ]
-    skipped = [crop for crop in table if crop.skipped]
-    check_share(skipped, len(table), max_reject_share)
+    skipped = check_skipped(table, len(pictures), max_reject_share, settings.face.max_faceless_share)
     previews = [found.preview for _, found, _ in outcomes if found and found.preview is not None]
     with whole_folder(crops) as folder:
         write_crops(folder, table)
-        sheet(np.stack(previews), columns=12, gap=4).save(folder / "preview.png")
-    print(f"{len(table) - len(skipped)} crops by `{settings.mode}`, {len(skipped)} pictures set aside, in {crops}")
+        if previews:
+            sheet(np.stack(previews), columns=12, gap=4).save(folder / "preview.png")
+    print(f"{len(table) - skipped} crops by `{settings.mode}`, {skipped} pictures set aside, in {crops}")
 
 
-def decide_crop(
-    settings: AlignSettings, background: Background, shown: set[str], picture: Picture, data: bytes
+def check_skipped(table: list[Crop], pictures: int, max_reject_share: float, max_faceless_share: float) -> int:
+    """Return how many pictures are set aside.
+
+    Raises:
+        InputError: too many are unreadable or show no face, or no crop is left.
+    """
+    skipped = [crop for crop in table if crop.skipped]
+    check_share([crop for crop in skipped if not crop.faceless], pictures, max_reject_share)
+    check_faceless([crop for crop in skipped if crop.faceless], pictures, max_faceless_share)
+    if len(skipped) == len(table):
+        raise InputError(f"none of {pictures} pictures is left, such as {skipped[0].key}: {skipped[0].skipped}")
+    return len(skipped)
+
+
+def decide_crops(
+    settings: AlignSettings,
+    background: Background,
+    weights: Path | None,
+    shown: set[str],
+    picture: Picture,
+    data: bytes,
 ) -> Decision:
-    """Decode one picture and choose its square.
+    """Decode one picture and choose its squares; `weights` are needed by mode `face` alone.
 
     Raises:
         UnreadablePicture: it cannot be decoded, or is blank where content is asked for.
+        InputError: the weights are damaged.
     """
     decoded = decode(data, background)
-    left, top, side = choose_square(decoded, settings)
-    preview = _draw_preview(decoded, left, top, side, background) if picture.key in shown else None
-    return Decision(square_quad(left, top, side), preview)
+    if weights:
+        from stages.align.faces import crop_faces  # torch takes seconds to load, which other modes need not wait for
+
+        crops = crop_faces(weights, settings.face, picture.key, decoded)
+    else:
+        crops = [Crop(picture.key, picture.key, square_quad(*choose_square(decoded, settings)))]
+    return Decision(crops, draw_preview(decoded, crops, background) if picture.key in shown else None)
 
 
 def choose_square(picture: Image.Image, settings: AlignSettings) -> tuple[float, float, float]:
@@ -88,15 +119,3 @@ def choose_square(picture: Image.Image, settings: AlignSettings) -> tuple[float,
 
 def _centred(left: float, top: float, right: float, bottom: float, side: float) -> tuple[float, float, float]:
     return (left + right - side) / 2, (top + bottom - side) / 2, side
-
-
-def _draw_preview(picture: Image.Image, left: float, top: float, side: float, background: Background) -> np.ndarray:
-    """Show a picture, centred on a square, with the frame of its crop."""
-    scale = PREVIEW_SIZE / (1.2 * max(*picture.size, side))
-    small = picture.resize([max(1, round(length * scale)) for length in picture.size], Image.Resampling.LANCZOS)
-    canvas = Image.new("RGB", (PREVIEW_SIZE, PREVIEW_SIZE), background)
-    x, y = ((PREVIEW_SIZE - length) // 2 for length in small.size)
-    canvas.paste(small, (x, y))
-    corners = (x + left * scale, y + top * scale, x + (left + side) * scale - 1, y + (top + side) * scale - 1)
-    ImageDraw.Draw(canvas).rectangle(corners, outline=FRAME_COLOUR)
-    return np.asarray(canvas)

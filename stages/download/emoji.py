@@ -12,6 +12,7 @@ from stages.catalogue import Picture
 from stages.errors import InputError
 from stages.packages import PACKAGES, fetch
 from stages.settings import EmojiSettings
+from stages.storage import check_free
 
 METADATA_PACKAGE = "openmoji"
 METADATA_MEMBER = "package/data/openmoji.json"
@@ -48,9 +49,12 @@ def download_emoji(settings: EmojiSettings, folder: Path) -> list[Picture]:
 
     Raises:
         InputError: a subgroup that openmoji's catalogue does not have.
+        ResourceError: the disk is too small.
     """
     archives = {}
-    for name in packages_for(list(settings.styles)):
+    names = packages_for(list(settings.styles))
+    check_free(folder, sum(PACKAGES[name].bytes for name in names), "data.emoji")
+    for name in names:
         archives[name] = folder / PACKAGES[name].file
         shutil.copyfile(fetch(name), archives[name])
     emoji = _chosen(settings, _read_metadata(archives[METADATA_PACKAGE]))

@@ -9,46 +9,109 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.catalogue import Picture
-from stages.download.captions import METADATA, read_captions
+from stages.archives import Member
+from stages.download.captions import METADATA, Metadata
+from stages.download.layout import Source, check_any, described, is_picture, is_visible
+from stages.download.verdicts import control_character, shown, too_large
 from stages.errors import InputError
 from stages.progress import progress
 from stages.settings import FolderSettings
-from stages.storage import sha256_file
+from stages.storage import check_free, sha256_file
 
 ARCHIVE = "pictures.tar"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg")
+WHAT = "data.folder.path"
 
 
-def source_files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return a source folder's pictures and its metadata files, in name order.
+@dataclass(frozen=True)
+class Folder:
+    """A source folder's pictures and metadata files in name order, and what was set aside with its reason."""
 
-    Hidden files and folders, and pictures that are links out of the folder, are left out.
+    path: Path
+    pictures: list[Path]
+    metadata: list[Path]
+    set_aside: dict[str, str]
+
+    @property
+    def files(self) -> list[Path]:
+        """All that counts, in name order."""
+        return sorted([*self.pictures, *self.metadata])
+
+    def name(self, path: Path) -> str:
+        """The name of a file relative to the folder."""
+        return path.relative_to(self.path).as_posix()
+
+
+def source_files(folder: Path) -> Folder:
+    """Look through a source folder; hidden files and folders and what is neither picture nor metadata do not count.
 
     Raises:
         InputError: the folder is absent, holds no picture or cannot be read, or a file's name is not UTF-8.
     """
-    with _reading(folder):
-        if not folder.is_dir():
-            raise InputError(f"data.folder.path is {folder}, which is not a folder")
+    with reading(folder):
+        check_folder(folder)
         root = folder.resolve()
-        files = sorted(_visible_files(folder))
-        pictures = [p for p in files if p.suffix.lower() in SUFFIXES and p.resolve().is_relative_to(root)]
-    if not pictures:
-        raise InputError(f"data.folder.path is {folder}, which holds no picture ({', '.join(SUFFIXES)})")
-    metadata = [path for path in files if path.name in METADATA]
-    for path in (*pictures, *metadata):
-        _check_name(path)
-    return pictures, metadata
+        verdicts = {path: _verdict(path, root) for path in sorted(_visible_files(folder))}
+    found = Folder(
+        folder,
+        pictures=[path for path, reason in verdicts.items() if not reason and is_picture(path.name)],
+        metadata=[path for path, reason in verdicts.items() if not reason and path.name in METADATA],
+        set_aside={shown(p.relative_to(folder).as_posix()): reason for p, reason in verdicts.items() if reason},
+    )
+    check_any(f"{WHAT} is {folder}, which", found.pictures, found.set_aside)
+    return found
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a source that is no folder.
+
+    Raises:
+        InputError: it is absent or something else.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{WHAT} is {folder}, which is not a folder")
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
+    """Yield what may be a picture or metadata by its name, and every link to a folder; links are not followed."""
     for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (path for name in names if not name.startswith(".") and (path := Path(parent, name)).is_file())
+        folders[:] = [name for name in folders if is_visible(name)]
+        for name in folders:
+            if (path := Path(parent, name)).is_symlink():
+                yield path
+        yield from (Path(parent, name) for name in names if is_picture(name) or name in METADATA)
+
+
+def _verdict(path: Path, root: Path) -> str:
+    """Return why a file cannot be used, or nothing."""
+    check_name(path)
+    reason = link_to_folder(path) or dangling(path) or link_out(path, root) or not_regular(path)
+    if reason:
+        return reason
+    return control_character(path.as_posix()) or too_large(Member(path.name, path.stat().st_size))
+
+
+def link_to_folder(path: Path) -> str:
+    """Refuse links to folders, which may lead out or round in a circle."""
+    return "a link to a folder is not followed" if path.is_symlink() and path.is_dir() else ""
+
+
+def dangling(path: Path) -> str:
+    """Refuse links to nothing or to themselves."""
+    return "a link to nothing or to itself" if path.is_symlink() and not path.exists() else ""
+
+
+def link_out(path: Path, root: Path) -> str:
+    """Refuse links out of the folder: what they lead to was not chosen."""
+    return "" if path.resolve().is_relative_to(root) else "a link out of the folder"
+
+
+def not_regular(path: Path) -> str:
+    """Refuse pipes, devices and sockets, of which reading may never end."""
+    return "" if path.is_file() else "not a regular file"
 
 
 def _refuse(error: OSError) -> None:
@@ -57,7 +120,7 @@ def _refuse(error: OSError) -> None:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Turn a failure to read the source into one line: it is the user's folder, not a place that a stage writes."""
     try:
         yield
@@ -65,7 +128,12 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"{error.filename or path} cannot be read: {error.strerror}") from error
 
 
-def _check_name(path: Path) -> None:
+def check_name(path: Path) -> None:
+    """Refuse a name that no table can hold.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -80,50 +148,56 @@ def folder_digest(folder: Path) -> dict[str, Any]:
         InputError: the folder or a file in it cannot be used.
     """
     digest = hashlib.sha256()
-    pictures, metadata = source_files(folder)
-    files = sorted([*pictures, *metadata])
+    found = source_files(folder)
     total = 0
-    for path in progress(files, "checking the source folder", len(files)):
-        with _reading(path):
+    for path in progress(found.files, "checking the source folder", len(found.files)):
+        with reading(path):
             size, content = path.stat().st_size, sha256_file(path)
         total += size
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0{content}\n".encode())
-    return {"files": len(files), "bytes": total, "sha256": digest.hexdigest()}
+        digest.update(f"{found.name(path)}\0{size}\0{content}\n".encode())
+    return {"files": len(found.files), "bytes": total, "sha256": digest.hexdigest()}
 
 
-def download_folder(settings: FolderSettings, folder: Path) -> list[Picture]:
+def download_folder(settings: FolderSettings, folder: Path) -> Source:
     """Pack the pictures into one tar with fixed owners and times, and list them.
 
     Raises:
         InputError: the folder or its metadata cannot be used.
+        ResourceError: the disk is too small.
     """
-    source = Path(settings.path or "")
-    files, metadata = source_files(source)
-    captions = read_captions(source, metadata)
-    names = [path.relative_to(source).as_posix() for path in files]
-    unknown = sorted(set(captions) - set(names))
-    if unknown:
-        raise InputError(f"{source}: the metadata names {unknown[0]}, which is no picture there ({len(unknown)} such)")
+    found = source_files(Path(settings.path or ""))
+    names = {found.name(path): path for path in found.pictures}
+    metadata = [read_metadata(found, path) for path in found.metadata]
+    source = described(str(found.path), ARCHIVE, {n: n for n in names}, metadata, settings.licence, found.set_aside)
+    check_free(folder, sum(tar_bytes(path) for path in found.pictures), WHAT)
     with tarfile.open(folder / ARCHIVE, "w") as tar:
-        for path, name in progress(list(zip(files, names, strict=True)), "packing pictures", len(files)):
-            _add(tar, path, name)
-    return [
-        Picture(
-            key=name,
-            archive=ARCHIVE,
-            member=name,
-            class_name=name.split("/")[0] if "/" in name else "",
-            caption=captions.get(name, ""),
-            licence=settings.licence,
-        )
-        for name in names
-    ]
+        for name, path in progress(names.items(), "packing pictures", len(names)):
+            add_member(tar, name, _read(path))
+    return source
 
 
-def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
+def read_metadata(found: Folder, path: Path) -> Metadata:
+    """Read one file of captions.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with reading(path), path.open("rb") as stream:
+        return Metadata(str(path), found.name(path), stream.read())
+
+
+def tar_bytes(path: Path) -> int:
+    """Return what a file takes in a tar: its header and whole blocks."""
+    return tarfile.BLOCKSIZE * (2 + path.stat().st_size // tarfile.BLOCKSIZE)
+
+
+def _read(path: Path) -> bytes:
+    with reading(path):
+        return path.read_bytes()
+
+
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     """Add a file with nothing of its owner or time, so that equal pictures give an equal archive."""
-    with _reading(path):
-        data = path.read_bytes()
     member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))

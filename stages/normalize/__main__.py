@@ -16,7 +16,8 @@ def main() -> int:
 
         settings = load_settings(arguments.params)
         limit = settings.data.max_reject_share
-        run(settings.normalize, limit, Path("data/raw"), Path("data/crops"), Path("data/images"))
+        inputs = Path("data/raw"), Path("data/crops"), Path("data/groups.lock.json")
+        run(settings.normalize, limit, *inputs, Path("data/images"))
 
     return run_stage("normalize", work)
 

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from stages.addresses import check_https, check_no_password
+from stages.errors import InputError
 from stages.settings.base import Level, Share, Strict
 
 Style = Literal["openmoji", "twemoji", "fluent3d", "fluentflat", "fluentcolor"]
@@ -15,6 +17,19 @@ CONTENT_OF_SUBGROUP: dict[str, Content] = {
     "flag": "flags",
     "country-flag": "flags",
     "subdivision-flag": "flags",
+}
+
+
+SPLITS_OF_DATASET = {  # what torchvision can parse for us, see stages/download/torchvision_sets.py
+    "CIFAR10": ("train", "test"),
+    "CIFAR100": ("train", "test"),
+    "EuroSAT": ("all",),
+    "FashionMNIST": ("train", "test"),
+    "Flowers102": ("train", "val", "test"),
+    "KMNIST": ("train", "test"),
+    "MNIST": ("train", "test"),
+    "SVHN": ("train", "test", "extra"),
+    "USPS": ("train", "test"),
 }
 
 
@@ -34,12 +49,26 @@ class FolderSettings(Strict):
 
 
 class ArchiveSettings(Strict):
-    """A zip or tar of pictures behind an https address, pinned by sha256 and size; laid out like a folder source."""
+    """A zip or tar of pictures behind an https address, pinned by sha256 and size; laid out like a folder source.
 
-    url: str | None = None
+    `${NAME}` in the address stands for a value of the environment, where secrets belong.
+    """
+
+    url: str | None = Field(default=None, repr=False)
     sha256: Sha256 | None = None
     bytes: Annotated[int, Field(ge=1)] | None = None
     licence: str = "unknown"
+
+    @model_validator(mode="after")
+    def _address_allowed(self) -> "ArchiveSettings":
+        """Judge the address here rather than in the field, whose errors would print it with its secrets."""
+        if self.url:
+            try:
+                check_https(self.url, "url")
+                check_no_password(self.url, "url")
+            except InputError as error:
+                raise ValueError(str(error)) from None
+        return self
 
 
 class TorchvisionSettings(Strict):
@@ -48,6 +77,17 @@ class TorchvisionSettings(Strict):
     dataset: str | None = None
     split: str = "train"
     licence: str = "unknown"
+
+    @model_validator(mode="after")
+    def _known(self) -> "TorchvisionSettings":
+        if self.dataset is None:
+            return self
+        if self.dataset not in SPLITS_OF_DATASET:
+            raise ValueError(f"dataset is {self.dataset!r}; allowed: {', '.join(SPLITS_OF_DATASET)}")
+        allowed = SPLITS_OF_DATASET[self.dataset]
+        if self.split not in allowed:
+            raise ValueError(f"split is {self.split!r}; allowed for {self.dataset}: {', '.join(allowed)}")
+        return self
 
 
 class StyleganSettings(Strict):

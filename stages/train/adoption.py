@@ -1,6 +1,5 @@
 """Folders of resumable states by fingerprint, and how a training goes on from a state of other code or settings."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def explain_others(root: Path, fingerprint: Fingerprint) -> list[str]:
         counts = StateFolder(folder).seen_counts()
         if folder.name == fingerprint.digest or not counts:
             continue
-        changed = ", ".join(fingerprint.differences(json.loads((folder / PARTS).read_text()))) or "nothing"
+        changed = ", ".join(fingerprint.differences(read_json(folder / PARTS))) or "nothing"
         lines.append(
             f"a state at {counts[-1] / 1000:.1f} kimg is kept, but not used: {changed} changed; --adopt {folder.name}"
         )

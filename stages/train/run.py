@@ -15,7 +15,8 @@ from stages.settings import ModelSettings
 from stages.storage import check_free, read_json, require
 from stages.train.adoption import adopt_state, explain_others, prepare_folder
 from stages.train.results import write_results
-from stages.trainer.adversarial import Adversaries, Policy
+from stages.trainer.adversarial import Adversaries
+from stages.trainer.augmentation import Policy
 from stages.trainer.budget import describe_budget, measure_speed, state_bytes
 from stages.trainer.fingerprint import Fingerprint, code_closure, effective_settings
 from stages.trainer.loop import TrainingLoop
@@ -37,7 +38,7 @@ def run(
     started = time.time()
     dataset = ImageDataset(images, "train")
     check_training(name, settings, dataset)
-    policy = read_json(require(augment, "augment") / "policy.json", "run `python -m stages.augment`")
+    policy = Policy.read(read_json(require(augment, "augment") / "policy.json", "run `python -m stages.augment`"))
     fingerprint = fingerprint_of(settings, dataset, policy)
     root = WORK / "train" / name
     folder = prepare_folder(root, fingerprint)
@@ -68,30 +69,30 @@ def check_training(name: str, settings: ModelSettings, dataset: ImageDataset) ->
         raise InputError(f"WORLD_SIZE is {world}; training runs in one process in this version")
 
 
-def fingerprint_of(settings: ModelSettings, dataset: ImageDataset, policy: dict[str, Any]) -> Fingerprint:
+def fingerprint_of(settings: ModelSettings, dataset: ImageDataset, policy: Policy) -> Fingerprint:
     """Return the fingerprint of a training: settings, data, policy, and the code that it imports."""
     entries = ["stages.train.run", f"stages.networks.{settings.family}", f"stages.generators.{settings.family}"]
-    obeyed = {key: policy[key] for key in ("transforms", "p", "mirror")}
-    return Fingerprint(effective_settings(settings.model_dump()), dataset.content_hash, obeyed, code_closure(entries))
+    effective, code = effective_settings(settings.model_dump()), code_closure(entries)
+    return Fingerprint(effective, dataset.content_hash, policy.obeyed(), code)
 
 
 def build_loop(
-    settings: ModelSettings, dataset: ImageDataset, policy: dict[str, Any], folder: Path
+    settings: ModelSettings, dataset: ImageDataset, policy: Policy, folder: Path
 ) -> tuple[TrainingLoop, dict[str, Any]]:
     """Build networks and loop; say what the training will cost, measured on throw-away copies of the networks."""
     config = {key: getattr(settings, key) for key in CONFIG_SETTINGS}
     config |= {"resolution": dataset.resolution, "channels": dataset.channels, "class_names": []}
-    obeyed = Policy(policy["transforms"], policy["p"], policy["mirror"])
     accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(settings.precision, settings.precision))
     if settings.precision == "fp16" and accelerator.device.type == "cpu":
         raise InputError("precision is fp16, which needs a GPU; use bf16 or fp32 here")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    throwaway = Adversaries(config, settings, obeyed, accelerator)
+    throwaway = Adversaries(config, settings, policy, accelerator)
     speed = measure_speed(throwaway, settings.batch, (dataset.channels, dataset.resolution, dataset.resolution))
     disk = KEPT * state_bytes(throwaway)
     check_free(folder, disk, "training states")
-    loop = TrainingLoop(Adversaries(config, settings, obeyed, accelerator), dataset, settings, folder)
+    holdout = ImageDataset(dataset.folder, "holdout")
+    loop = TrainingLoop(Adversaries(config, settings, policy, accelerator), dataset, holdout, settings, folder)
     loop.speed, loop.disk = speed, disk
     return loop, config
 

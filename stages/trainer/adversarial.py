@@ -1,7 +1,6 @@
 """One adversarial step, and everything of a GAN's training that a state must hold."""
 
 import importlib
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from stages.settings import ModelSettings
-from stages.trainer.diffaugment import augment
+from stages.trainer.augmentation import Augmentation, Policy
 from stages.trainer.ema import ema_decay, start_average, update_average
 from stages.trainer.objectives import OBJECTIVES
 from stages.trainer.order import normal_noise, random_source
@@ -17,15 +16,6 @@ from stages.trainer.regularisers import r1_penalty
 from stages.trainer.state import TrainingState, flatten_optimizer, unflatten_optimizer
 
 STATISTICS = ("loss_generator", "loss_discriminator", "real_logit", "fake_logit", "real_sign", "fake_sign", "r1")
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The augmentation policy of data/augment that real and generated pictures pass before the discriminator."""
-
-    transforms: list[str]
-    p: float
-    mirror: bool
 
 
 class Adversaries:
@@ -36,6 +26,7 @@ class Adversaries:
     ) -> None:
         self.settings, self.policy, self.accelerator = settings, policy, accelerator
         self.device = accelerator.device
+        self.augmentation = Augmentation(policy, self.device)
         self.objective = OBJECTIVES[settings.objective]
         family = importlib.import_module(f"stages.networks.{settings.family}")
         torch.manual_seed(settings.seed)  # initial weights are drawn on the CPU: the same on every device
@@ -68,14 +59,15 @@ class Adversaries:
         statistics |= self._generator_step(fake, random)
         decay = ema_decay(count, seen, self.settings.ema_half_life_kimg * 1000, self.settings.ema_rampup)
         update_average(self.average, self.generator, decay)
+        self.augmentation.observe(statistics["real_sign"], count)
         return statistics
 
     def _discriminator_step(self, real: Tensor, fake: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         gamma = self.settings.r1_gamma
         real = real.requires_grad_(gamma > 0)
         with self.accelerator.autocast():
-            real_logits = self.discriminator(self._augmented(real, random)).float()
-            fake_logits = self.discriminator(self._augmented(fake, random)).float()
+            real_logits = self.discriminator(self.augmentation(real, random)).float()
+            fake_logits = self.discriminator(self.augmentation(fake, random)).float()
             loss = self.objective.discriminator(real_logits, fake_logits, self.settings.label_smoothing)
         penalty = r1_penalty(real, real_logits) if gamma > 0 else torch.zeros((), device=self.device)
         self._update("discriminator", loss + gamma / 2 * penalty)
@@ -91,13 +83,10 @@ class Adversaries:
     def _generator_step(self, fake: Tensor, random: torch.Generator) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)  # the gradient passes through it and stops nowhere in it
         with self.accelerator.autocast():
-            loss = self.objective.generator(self.discriminator(self._augmented(fake, random)).float())
+            loss = self.objective.generator(self.discriminator(self.augmentation(fake, random)).float())
         self._update("generator", loss)
         self.discriminator.requires_grad_(True)
         return {"loss_generator": loss.detach()}
-
-    def _augmented(self, pictures: Tensor, random: torch.Generator) -> Tensor:
-        return augment(pictures, self.policy.transforms, self.policy.p, random)
 
     def _update(self, name: str, loss: Tensor) -> None:
         optimizer = self.optimizers[name]
@@ -116,14 +105,17 @@ class Adversaries:
         return {"generator": self.generator, "discriminator": self.discriminator, "average": self.average}
 
     def export_state(self, seen: int, values: dict[str, Any]) -> TrainingState:
-        """Collect networks, average, optimizers and scaler after `seen` pictures."""
+        """Collect networks, average, optimizers, scaler and ADA's p after `seen` pictures."""
         tensors = {f"{n}/{key}": t for n, net in self._networks().items() for key, t in net.state_dict().items()}
         for name, optimizer in self.optimizers.items():
             tensors |= flatten_optimizer(f"adam_{name}", optimizer.state_dict())
-        return TrainingState(seen, tensors, {"scaler": self.scaler.state_dict(), **values})
+        return TrainingState(seen, tensors, {**self._plain_state(), **values})
+
+    def _plain_state(self) -> dict[str, Any]:
+        return {"scaler": self.scaler.state_dict(), "augmentation": self.augmentation.export_state()}
 
     def restore(self, state: TrainingState) -> None:
-        """Put a state's networks, average, optimizers and scaler back."""
+        """Put a state's networks, average, optimizers, scaler and ADA's p back."""
         for name, network in self._networks().items():
             prefix = f"{name}/"
             mine = {k.removeprefix(prefix): t for k, t in state.tensors.items() if k.startswith(prefix)}
@@ -133,3 +125,4 @@ class Adversaries:
             optimizer.load_state_dict(unflatten_optimizer(f"adam_{name}", state.tensors, groups))
         if state.values["scaler"]:
             self.scaler.load_state_dict(state.values["scaler"])
+        self.augmentation.restore(state.values.get("augmentation", {}))  # an adopted state may be of other code

@@ -8,6 +8,7 @@ from torch import Tensor
 
 WINDOW = 3  # ticks in a row: one bad tick is normal
 COLLAPSED = 0.3  # diversity of generated pictures relative to real ones
+LEAKING = 0.8  # ADA's p: above it generated pictures begin to look augmented themselves (Karras 2020, figure 4)
 SATURATED = 0.97  # mean sign of the discriminator's output on real minus fake, half the difference
 
 
@@ -23,8 +24,8 @@ class Symptom:
 
     def shows(self, row: dict[str, Any]) -> bool:
         """Tell whether one row shows the symptom."""
-        value = row[self.key]
-        return bool(value > self.bound if self.above else value < self.bound)
+        value = row.get(self.key)  # not every training has each: p is ADA's
+        return value is not None and bool(value > self.bound if self.above else value < self.bound)
 
 
 SYMPTOMS = (
@@ -41,6 +42,14 @@ SYMPTOMS = (
         SATURATED,
         True,
         "it is almost never wrong; raise augment.p, set label_smoothing 0.1 or lower discriminator_lr",
+    ),
+    Symptom(
+        "augmentation leaks",
+        "p",
+        LEAKING,
+        True,
+        "so strong a p begins to show in generated pictures; add data, go on from weights of similar data (--adopt), "
+        "or lower discriminator_width",
     ),
 )
 

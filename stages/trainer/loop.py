@@ -19,6 +19,7 @@ from stages.sheet import sheet
 from stages.trainer.adversarial import STATISTICS, Adversaries
 from stages.trainer.health import diversity, find_alerts, unhealthy_losses
 from stages.trainer.order import PictureOrder, random_source
+from stages.trainer.overfitting import OverfittingWatch
 from stages.trainer.state import StateFolder, TrainingState
 
 GRID = 64
@@ -40,9 +41,17 @@ class Progress:
 class TrainingLoop:
     """Trains adversaries on a data set up to a budget, saving states into a folder."""
 
-    def __init__(self, adversaries: Adversaries, dataset: ImageDataset, settings: ModelSettings, folder: Path) -> None:
+    def __init__(
+        self,
+        adversaries: Adversaries,
+        dataset: ImageDataset,
+        holdout: ImageDataset,
+        settings: ModelSettings,
+        folder: Path,
+    ) -> None:
         self.adversaries, self.settings, self.folder = adversaries, settings, folder
         self.pixels = dataset.pixels
+        self.watch = OverfittingWatch(dataset, holdout, settings.batch, settings.latent)
         self.order = PictureOrder(len(self.pixels), settings.seed)
         self.states = StateFolder(folder)
         self.speed = 0.0  # training pictures per second, as measured before the start
@@ -134,6 +143,9 @@ class TrainingLoop:
         row = {key: round(value / progress.steps, 6) for key, value in progress.sums.items()}
         row["separation"] = round((row["real_sign"] - row["fake_sign"]) / 2, 6)
         row["diversity"] = round(diversity(grid) / max(self.real_diversity, 1e-9), 6)
+        row |= self.watch.mean_logits(self.adversaries, progress.seen)
+        if self.adversaries.policy.kind == "ada":
+            row |= {"p": round(self.adversaries.augmentation.p, 6), "r_t": row["real_sign"]}
         progress.curve.append({"kimg": round(kimg, 3), **row})
         progress.sums, progress.steps = dict.fromkeys(STATISTICS, 0.0), 0
         save_grid(grid, self.folder / "samples" / grid_name(kimg))

@@ -94,6 +94,59 @@ def test_an_interrupted_training_saves_and_ends_as_an_undisturbed_one(
     assert results() == interrupted
 
 
+@pytest.fixture
+def ada_workspace(workspace, run_stage, edit_params) -> Path:
+    """A workspace whose pictures pass ADA, with p far enough from 0 to act and fast enough to move."""
+    edit_params(**{"augment.kind": "ada", "augment.transforms": "bgc", "augment.p": 0.4, "augment.kimg": 0.5})
+    edit_params(**{"models.dcgan.r1_gamma": 1.0, "models.dcgan.batch": 10, "models.dcgan.checkpoint_kimg": 0.13})
+    done = run_stage("augment")
+    assert done.returncode == 0, done.stderr
+    return workspace
+
+
+def test_a_training_with_ada_resumes_within_an_interval_to_the_same_bytes(ada_workspace, run_stage, edit_params):
+    """A checkpoint after 13 steps of 10 pictures lies inside the fourth interval of 4 steps."""
+    train(run_stage)
+    undisturbed = results()
+    curve = json.loads((TRAINING / "curve.json").read_text())
+    assert all(0 <= row["p"] <= 1 for row in curve)
+    assert len({row["p"] for row in curve}) > 1
+    assert all(row["r_t"] == row["real_sign"] for row in curve)
+    folder = states().folder
+    shutil.rmtree(".work")
+    edit_params(**{"models.dcgan.budget_kimg": 0.13})
+    train(run_stage)
+    kept = json.loads((states().path(130) / "values.json").read_text())["augmentation"]
+    assert kept["steps"] == 1
+    edit_params(**{"models.dcgan.budget_kimg": 0.512})
+    assert "going on from 0.1 kimg" in train(run_stage).stdout
+    assert states().folder == folder
+    assert results() == undisturbed
+
+
+def test_the_curve_shows_what_the_discriminator_says_of_both_splits(trained_workspace):
+    curve = json.loads((TRAINING / "curve.json").read_text())
+    for row in curve:
+        assert len({row["train_logit"], row["holdout_logit"], row["generated_logit"]}) == 3
+        assert "p" not in row  # it is ADA's
+
+
+def test_another_pace_of_ada_is_another_training_and_an_idle_setting_is_not(ada_workspace, run_stage, edit_params):
+    train(run_stage)
+    before = states().folder
+    edit_params(**{"augment.kimg": 5})
+    assert run_stage("augment").returncode == 0
+    done = train(run_stage)
+    assert "data/augment/policy.json changed" in done.stdout
+    assert len(list(before.parent.iterdir())) == 2
+    for pace in (5, 7):
+        edit_params(**{"augment.adaptive": False, "augment.kimg": pace})
+        assert run_stage("augment").returncode == 0
+        train(run_stage)
+        assert {row["p"] for row in json.loads((TRAINING / "curve.json").read_text())} == {0.4}
+    assert len(list(before.parent.iterdir())) == 3
+
+
 def test_a_torn_state_is_noticed_and_the_one_before_it_used(trained_workspace, run_stage):
     before = results()
     newest = states().path(512) / "tensors.safetensors"

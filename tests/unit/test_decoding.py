@@ -5,15 +5,20 @@ import os
 import signal
 import struct
 import tarfile
+import time
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from stages.catalogue import Picture
-from stages.decoding import MAX_SIDE, UnreadablePicture, decode, flatten
+from stages.crops import square_quad
+from stages.decoding import MAX_SIDE, UnreadablePicture, decode, flatten, read_picture
 from stages.errors import ResourceError
+from stages.normalize.resample import resample_square
 from stages.workers import map_pictures
 
 WHITE = (255, 255, 255)
@@ -147,3 +152,106 @@ def test_a_worker_that_is_killed_is_one_line(tmp_path, function):
     pictures = archive(tmp_path, 70)
     with pytest.raises(ResourceError, match=r"a worker was killed, .* lower normalize.workers \(here 2\)"):
         map_pictures(tmp_path, pictures, function, 2, "aligning")
+
+
+MARKED = np.zeros((24, 16, 3), np.uint8)
+MARKED[:8, :8] = (250, 10, 10)
+MARKED[16:, 8:] = (10, 10, 250)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_upright(kind, orientation):
+    """What EXIF says is what a camera would have to do to the upright picture, undone."""
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # PIL.Image.Transpose that turns upright into stored
+    upright = Image.fromarray(MARKED)
+    stored = upright if orientation == 1 else upright.transpose(Image.Transpose(undo[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options: dict[str, Any] = {"quality": 95} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+    found = np.asarray(decode(encoded(stored, kind, exif=exif, **options), WHITE)).astype(int)
+    assert found.shape == MARKED.shape
+    assert np.abs(found - MARKED)[2:6, 2:6].max() < 24
+    assert np.abs(found - MARKED)[18:22, 10:14].max() < 24
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0broken", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(6), b"Exif\0\0", b"II"])
+def test_broken_exif_says_nothing(exif):
+    data = encoded(Image.fromarray(MARKED), "JPEG", exif=exif, quality=95)
+    assert decode(data, WHITE).size == (16, 24)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_of_many_is_taken(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert (np.asarray(decode(data, WHITE)) == (255, 0, 0)).all()
+
+
+def test_ten_thousand_frames_cost_what_one_does():
+    frames = [Image.new("P", (4, 4), number % 2) for number in range(2)]
+    one = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    body = one[one.index(b"\x2c") : -1]
+    many = one[:-1] + body * 10_000 + b";"
+    started = time.process_time()
+    assert decode(many, WHITE).size == (4, 4)
+    assert time.process_time() - started < 0.5
+
+
+def png_of(kind: int, channels: int, rows: list[list[int]]) -> bytes:
+    """Put a 16-bit PNG together by hand: Pillow writes grey ones only."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", len(rows[0]) // channels, len(rows), 16, kind, 0, 0, 0)
+    pixels = b"".join(b"\0" + struct.pack(f">{len(row)}H", *row) for row in rows)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+def test_16_bit_colour_and_alpha_are_scaled():
+    red = [0xFFFF, 0x8080, 0]
+    assert np.abs(np.asarray(decode(png_of(2, 3, [red * 2] * 2), WHITE)).astype(int) - (255, 128, 0)).max() <= 1
+    clear = [0x4040, 0xFFFF, 0x4040, 0]
+    found = np.asarray(decode(png_of(4, 2, [clear] * 2), (1, 2, 3)))
+    assert found[0].tolist() == [[64, 64, 64], [1, 2, 3]]
+
+
+def detailed(width: int, height: int) -> Image.Image:
+    """A picture with edges, gradients and grain, like a photo."""
+    random = np.random.default_rng(1)
+    y, x = np.mgrid[:height, :width]
+    waves = 128 + 90 * np.sin(x / 37 + np.sin(y / 51)) * np.cos(y / 23)
+    grain = random.normal(0, 6, (height, width))
+    return Image.fromarray(
+        np.stack([waves + grain, waves[::-1] + grain, x * 255 / width + grain], -1).clip(0, 255).astype(np.uint8)
+    )
+
+
+@pytest.mark.parametrize(("shrink", "scale"), [(1.9, 1), (2.0, 2), (4.5, 4), (100.0, 8)])
+def test_a_large_jpeg_is_decoded_smaller(shrink, scale):
+    data = encoded(detailed(640, 480), "JPEG", quality=90)
+    found = read_picture(data, WHITE, shrink)
+    assert (found.scale, found.picture.size) == (scale, (640 // scale, 480 // scale))
+    assert read_picture(encoded(detailed(64, 48), "PNG"), WHITE, shrink).scale == 1
+
+
+def test_sides_that_are_no_multiples_are_decoded_whole():
+    assert read_picture(encoded(detailed(641, 480), "JPEG"), WHITE, 2.0).scale == 1
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_the_smaller_decoding_hardly_shows_in_the_result(scale, subsampling):
+    """To twice the target's side and more: within 1 of 255 on average, and 40 dB."""
+    data = encoded(detailed(1024, 1024), "JPEG", quality=90, subsampling=subsampling)
+    target = 1024 // scale // 2
+    results = []
+    for shrink in (1.0, float(scale)):
+        decoded = read_picture(data, WHITE, shrink)
+        quad = [c / decoded.scale for c in square_quad(8.5, 3.25, 1000)]
+        results.append(resample_square(decoded.picture, quad, target, "lanczos", WHITE).astype(float))
+    difference = results[0] - results[1]
+    assert np.abs(difference).mean() < 1
+    assert 10 * np.log10(255**2 / (difference**2).mean()) > 40

@@ -181,3 +181,34 @@ def test_failed_download_is_one_line_and_may_be_repeated(server: str, tmp_path: 
     assert caught.value.retryable
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_changed_stylegan_zip_is_noticed(own_pictures: Path, edit_params) -> None:
+    Path("set.zip").write_bytes(b"PK one")
+    edit_params(**{"data.source": "stylegan", "data.stylegan": {"path": "set.zip"}})
+    assert refresh(load_settings()) == [SOURCE_LOCK]
+    assert refresh(load_settings()) == []
+    Path("set.zip").write_bytes(b"PK two")
+    assert refresh(load_settings()) == [SOURCE_LOCK]
+    edit_params(**{"data.stylegan.path": "absent.zip"})
+    with pytest.raises(InputError, match=r"data\.stylegan\.path is absent\.zip"):
+        refresh(load_settings())
+
+
+def test_groups_are_kept_when_the_source_changes_and_only_then(
+    own_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[tuple[Path, Path]] = []
+    before = SOURCE_LOCK.read_bytes()
+
+    def extend(images: Path, lock: Path) -> bool:
+        assert SOURCE_LOCK.read_bytes() == before  # the groups come first: a crash between loses nothing
+        kept.append((images, lock))
+        return True
+
+    monkeypatch.setattr(module, "extend_known", extend)
+    refresh(load_settings())
+    assert kept == []
+    shutil.copy(own_pictures / "sad" / "1f610.webp", own_pictures / "sad" / "again.webp")
+    refresh(load_settings())
+    assert kept == [(Path("data/images"), Path("data/groups.lock.json"))]

@@ -80,3 +80,99 @@ def test_files_that_hold_no_settings_are_refused(tmp_path, text, words):
         load_settings(path)
     with pytest.raises(InputError, match="does not exist"):
         load_settings(tmp_path / "absent.yaml")
+
+
+def use_ada(params: dict, transforms: object = "bgc", **changes: object) -> None:
+    params["augment"].update(kind="ada", transforms=transforms, p=0, **changes)
+
+
+def test_sets_of_ada_are_expanded_and_none_asks_nothing(tmp_path):
+    params = tiny_params()
+    use_ada(params, "bgcfnc")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    assert len(load_settings(tmp_path / "params.yaml").augment.transforms) == 18
+    load(tmp_path, lambda p: p["augment"].update(kind="none", transforms=["anything"]))
+    load(tmp_path, lambda p: p["data"].update(content=["text", "flags", "medical"]))  # DiffAugment turns nothing
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        ("text", ("xflip", "rotate90", "rotate")),
+        ("flags", ("xflip", "rotate90", "rotate", "hue", "lumaflip")),
+        ("medical", ("xflip", "rotate90", "rotate", "hue", "lumaflip")),
+    ],
+)
+def test_transforms_that_would_falsify_the_content_are_refused(tmp_path, content, wrong):
+    """Refused by name, together and each alone; what is proposed instead is accepted."""
+
+    def change(p: dict, transforms: object = "bgc") -> None:
+        use_ada(p, transforms)
+        p["data"]["content"] = [content]
+
+    with pytest.raises(InputError, match=f"the pictures show {content} .*{', '.join(sorted(wrong)[:1])}") as caught:
+        load(tmp_path, change)
+    assert "\n" not in str(caught.value)
+    proposed = str(caught.value).split("augment.transforms: ")[1]
+    assert not set(yaml.safe_load(proposed)) & set(wrong)
+    load(tmp_path, lambda p: change(p, yaml.safe_load(proposed)))
+    for name in wrong:
+        with pytest.raises(InputError, match=name):
+            load(tmp_path, lambda p, name=name: change(p, [name, "contrast"]))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("content", ["text", "flags", "medical"])
+@pytest.mark.parametrize("kind", ["none", "diffaugment"])
+def test_a_mirror_is_refused_for_every_kind_of_augmentation(tmp_path, content, kind):
+    def change(p: dict) -> None:
+        p["augment"].update(kind=kind, mirror=True)
+        p["data"]["content"] = [content]
+
+    with pytest.raises(InputError, match=f"the pictures show {content} .*mirror"):
+        load(tmp_path, change)
+
+
+@pytest.mark.parametrize(
+    ("subgroup", "content"),
+    [
+        ("flag", "flags"),
+        ("country-flag", "flags"),
+        ("subdivision-flag", "flags"),
+        ("keycap", "text"),
+        ("alphanum", "text"),
+    ],
+)
+def test_emoji_of_flags_and_letters_count_as_such_content(tmp_path, subgroup, content):
+    def change(p: dict) -> None:
+        p["data"]["source"] = "emoji"
+        p["data"]["emoji"]["subgroups"] = ["face-smiling", subgroup]
+        use_ada(p)
+
+    with pytest.raises(InputError, match=f"the pictures show {content} "):
+        load(tmp_path, change)
+
+    def faces(p: dict) -> None:
+        change(p)
+        p["data"]["emoji"]["subgroups"] = ["face-smiling"]
+
+    load(tmp_path, faces)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: use_ada(p, "bcg"), ("augment.transforms is 'bcg'", "no such set", "bgcfnc")),
+        (lambda p: use_ada(p, ["xflip", "translation"]), ("kind is `ada`", "translation", "xfrac", "bgc")),
+        (lambda p: p["augment"].update(transforms="bgc"), ("kind is `diffaugment`", "xflip", "color, translation")),
+        (lambda p: use_ada(p, ["hue", "hue"]), ("names one twice",)),
+        (lambda p: use_ada(p, interval=0), ("augment.interval is 0",)),
+        (lambda p: use_ada(p, kimg=0), ("augment.kimg is 0",)),
+        (lambda p: use_ada(p, target=1.5), ("augment.target is 1.5",)),
+        (lambda p: p["augment"].update(p=1.2), ("augment.p is 1.2",)),
+    ],
+)
+def test_impossible_policies_are_named(tmp_path, change, words):
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, change)
+    for word in words:
+        assert word in str(caught.value)

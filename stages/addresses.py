@@ -1,0 +1,72 @@
+"""Addresses on the web: which are allowed, how secrets enter them, and what of them may be shown or stored."""
+
+import os
+import re
+from pathlib import PurePosixPath
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from stages.errors import InputError
+
+PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+MAX_NAME = 100
+PLAIN_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def public(url: str) -> str:
+    """Return an address without userinfo, query and fragment: what may be shown, logged and stored."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def check_https(url: str, what: str) -> None:
+    """Let https pass alone: over anything else, another's bytes could be pinned at first sight.
+
+    Raises:
+        InputError: another scheme, no host, a port that is none; the address is shown without its secrets.
+    """
+    reason = _refusal(url)
+    if reason:
+        raise InputError(f"{what} {reason}")
+
+
+def _refusal(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        return f"is no address ({error})"
+    if parts.scheme != "https":
+        return f"is {public(url)}: {parts.scheme or 'no scheme'} is not allowed, only https"
+    return "" if parts.hostname else "names no host; expected https://host/path"
+
+
+def check_no_password(url: str, what: str) -> None:
+    """Refuse a password written out; params.yaml is in Git and is published.
+
+    Raises:
+        InputError: there is userinfo other than a `${NAME}` of the environment.
+    """
+    userinfo = urlsplit(url).netloc.rpartition("@")[0]
+    if PLACEHOLDER.sub("", userinfo).strip(":"):
+        raise InputError(f"{what} is {public(url)} with a user or password; write ${{NAME}}@ and export NAME")
+
+
+def filled(url: str, what: str) -> str:
+    """Put the environment's values in the place of `${NAME}` in an address.
+
+    Raises:
+        InputError: the environment has no such name.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in os.environ:
+            raise InputError(f"{what} names ${{{found[1]}}}, which the environment does not have; export it")
+        return quote(os.environ[found[1]], safe="")
+
+    return PLACEHOLDER.sub(value, url)
+
+
+def file_name(url: str) -> str:
+    """Return the last part of an address's path as a plain file name of at most 100 characters."""
+    name = PLAIN_NAME.sub("-", unquote(PurePosixPath(urlsplit(url).path).name)).lstrip(".-")
+    return name[-MAX_NAME:] or "archive"
