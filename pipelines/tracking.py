@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import yaml
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from pipelines.results import Results, flatten
+from stages.addresses import public
 from stages.errors import GateError
 from stages.storage import sha256_bytes, sha256_file
 
@@ -30,7 +32,7 @@ METRICS_BATCH = 1000
 GROWING = {"budget_kimg", "checkpoint_kimg"}
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # the defaults wait minutes
 NO_ADDRESSES = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"  # MLflow prints them with user and password
-LOOSE_FILES = ("params.yaml", "dvc.lock")
+PARAMS, LOCK = Path("params.yaml"), Path("dvc.lock")
 
 
 def tracking_errors() -> tuple[type[Exception], ...]:
@@ -142,9 +144,11 @@ class Tracker:
                     self.client.log_image(run_id, picture.convert("RGB"), key=GRIDS_KEY, step=step, synchronous=True)
 
     def _log_files(self, run_id: str, results: Results) -> None:
-        for path in [*results.files, *(Path(name) for name in LOOSE_FILES)]:
+        for path in [*results.files, LOCK]:
             if path.exists():
                 self.client.log_artifact(run_id, str(path))
+        if PARAMS.exists():
+            self.client.log_text(run_id, params_without_secrets(PARAMS), PARAMS.name)
 
     def _log_onnx(self, run_id: str, results: Results) -> None:
         import onnx
@@ -281,3 +285,15 @@ def milliseconds(moment: str | float) -> int:
 
 def _parts(items: list[Any], size: int) -> list[list[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def params_without_secrets(path: Path) -> str:
+    """Return params.yaml as it is, or without the query of the archive's address, where a token may stand."""
+    text = path.read_text()
+    settings = yaml.safe_load(text)
+    archive = settings.get("data", {}).get("archive") or {}
+    shown = public(archive.get("url") or "")
+    if shown == (archive.get("url") or ""):
+        return text
+    archive["url"] = shown
+    return yaml.safe_dump(settings, sort_keys=False)

@@ -30,6 +30,21 @@ FOLDER_OF_STYLE = {
     "fluentflat": "package/icons/flat/",
     "fluentcolor": "package/icons/modern/",
 }
+GENDER_SIGNS = ("2640", "2642")  # woman, man
+NEUTRAL = {  # the drawing that does not say woman or man, of those that Unicode gives several code points
+    "1f468": "1f9d1",  # man, woman -> person
+    "1f469": "1f9d1",
+    "1f466": "1f9d2",  # boy, girl -> child
+    "1f467": "1f9d2",
+    "1f474": "1f9d3",  # old man, old woman -> older person
+    "1f475": "1f9d3",
+    "1f934": "1fac5",  # prince, princess -> person with crown
+    "1f478": "1fac5",
+    "1f930": "1fac4",  # pregnant woman, pregnant man -> pregnant person
+    "1fac3": "1fac4",
+    "1f385": "1f9d1-200d-1f384",  # Santa Claus, Mrs. Claus -> Mx Claus
+    "1f936": "1f9d1-200d-1f384",
+}
 STYLE_WORDS = {
     "openmoji": "OpenMoji outline",
     "twemoji": "Twemoji flat",
@@ -102,7 +117,7 @@ def _picture(style: str, entry: dict[str, Any], archive: str, member: str) -> Pi
         member=member,
         class_name=entry["subgroups"],
         caption=f"{entry['annotation']} emoji, {STYLE_WORDS[style]} style",
-        group=plain_code(entry["skintone_base_hexcode"] or entry["hexcode"]),
+        group=subject(plain_code(entry["skintone_base_hexcode"] or entry["hexcode"])),
         pair_id=code,
         licence=PACKAGES[PACKAGE_OF_STYLE[style]].licence,
     )
@@ -111,6 +126,17 @@ def _picture(style: str, entry: dict[str, Any], archive: str, member: str) -> Pi
 def plain_code(hexcode: str) -> str:
     """Return code points in lower case without variation selectors, by which styles agree on an emoji's name."""
     return "-".join(part for part in hexcode.lower().split("-") if part != "fe0f")
+
+
+def subject(code: str) -> str:
+    """Return the code points under which the woman, the man and the person of one emoji are one subject.
+
+    They are near-duplicates: drawn alike but for the hair, so that a split between them would leak.
+    """
+    parts = code.split("-")
+    if parts[-1] in GENDER_SIGNS and len(parts) > 1:
+        parts = parts[:-2]  # with the joiner before the sign
+    return "-".join([NEUTRAL.get(parts[0], parts[0]), *parts[1:]])
 
 
 def slugs(annotation: str) -> list[str]:

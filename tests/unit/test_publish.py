@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from pipelines.publish import is_published, publish_all, publish_changed, tracking_uri, without_secrets
@@ -372,3 +373,22 @@ def run_module() -> Callable:
         return subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, timeout=120)
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("url", "left"),
+    [
+        ("https://host/p.zip?token=SECRET", "https://host/p.zip"),
+        ("https://host/p.zip", "https://host/p.zip"),
+        (None, None),
+    ],
+)
+def test_a_token_in_the_archives_address_is_not_published(tmp_path, url, left):
+    from pipelines.tracking import params_without_secrets
+
+    path = tmp_path / "params.yaml"
+    path.write_text("# settings\n" + yaml.safe_dump({"data": {"source": "archive", "archive": {"url": url}}}))
+    published = params_without_secrets(path)
+    assert "SECRET" not in published
+    assert yaml.safe_load(published)["data"]["archive"]["url"] == left
+    assert published.startswith("#") == (url == left)

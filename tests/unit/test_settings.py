@@ -118,7 +118,7 @@ def test_transforms_that_would_falsify_the_content_are_refused(tmp_path, content
     load(tmp_path, lambda p: change(p, yaml.safe_load(proposed)))
     for name in wrong:
         with pytest.raises(InputError, match=name):
-            load(tmp_path, lambda p, name=name: change(p, [name, "contrast"]))  # type: ignore[misc]
+            load(tmp_path, lambda p, name=name: change(p, [name, "contrast"]))
 
 
 @pytest.mark.parametrize("content", ["text", "flags", "medical"])
