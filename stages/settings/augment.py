@@ -28,6 +28,8 @@ ADA_SETS: dict[str, tuple[str, ...]] = {
 }
 ADA_TRANSFORMS = ADA_SETS["bgcfnc"]
 
+LEAKING = 0.8  # p above which generated pictures begin to look augmented (Karras 2020, section 2.2 and figure 4)
+
 MIRRORS = ("mirror", "xflip")
 ROTATIONS = ("rotate90", "rotate")
 RECOLOURS = ("hue", "lumaflip")
@@ -78,6 +80,10 @@ class AugmentSettings(Strict):
             raise ValueError(f"kind is `{self.kind}` but transforms is empty; name some or set kind: none")
         if len(set(self.transforms)) < len(self.transforms):
             raise ValueError("transforms names one twice")
+        if self.kind == "ada" and self.adaptive and self.p > LEAKING:
+            raise ValueError(
+                f"kind is `ada` with p {self.p}: it would start where augmentations leak; set p: 0, or adaptive: false"
+            )
         return self
 
     @property

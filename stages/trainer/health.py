@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stages.settings.augment import LEAKING
+
 WINDOW = 3  # ticks in a row: one bad tick is normal
 COLLAPSED = 0.3  # diversity of generated pictures relative to real ones
-LEAKING = 0.8  # ADA's p: above it generated pictures begin to look augmented themselves (Karras 2020, figure 4)
 SATURATED = 0.97  # mean sign of the discriminator's output on real minus fake, half the difference
 
 

@@ -294,6 +294,20 @@ def test_secrets_are_used_and_stay_out_of_files_and_messages(server, select, mon
         refresh(load_settings(), thorough=True)
 
 
+def test_a_secret_in_the_path_is_neither_shown_nor_part_of_a_name(server, select, monkeypatch, capfd):
+    monkeypatch.setenv("WORD", "geheim")
+    server.put("geheim/photos-geheim.zip", as_zip(pictures()), statuses=[503])
+    select(f"{server.address}/${{WORD}}/photos-${{WORD}}.zip")
+    refresh(load_settings())
+    run(load_settings().data, SOURCE_LOCK, RAW)
+    server.files.clear()
+    with pytest.raises(InputError) as caught:
+        refresh(load_settings(), thorough=True)
+    assert "404" in str(caught.value)
+    assert "geheim" not in "".join([*capfd.readouterr(), str(caught.value)])
+    assert holding(b"geheim") == []
+
+
 def test_the_address_is_no_param_of_the_stage():
     """dvc.lock would keep it with its token."""
     import yaml

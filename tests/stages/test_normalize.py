@@ -106,7 +106,7 @@ def test_what_is_known_is_extended_and_never_rewritten(tmp_path):
     ("content", "words"),
     [
         (None, "does not exist; git checkout it"),
-        ("{", "is not valid JSON"),
+        ("<<<<<<< HEAD", "is not valid JSON .*; git checkout it, or keep the groups of both sides"),
         ('{"classes": []}', "holds no `classes` and `groups`"),
         ('{"classes": {}, "groups": {}}', "classes must be a list"),
         ('{"classes": ["a", "a"], "groups": {}}', "each once"),

@@ -87,13 +87,18 @@ def test_the_command_says_what_it_wrote_and_refuses_what_it_cannot(workspace, mo
 
     assert call("--out", "all.zip", "--split", "holdout") == 0
     assert f"{len(ImageDataset(IMAGES, 'holdout'))} pictures in all.zip" in capsys.readouterr().out
-    for out, words in (("all.tar", "names that end in .zip"), ("nowhere/all.zip", "whose folder does not exist")):
+    Path("folder.zip").mkdir()
+    for out, words in (
+        ("all.tar", "names that end in .zip"),
+        ("nowhere/all.zip", "whose folder does not exist"),
+        ("folder.zip", "which is a folder"),
+    ):
         assert call("--out", out) == 2
         assert words in capsys.readouterr().err
     (IMAGES / "index.parquet").unlink()
     assert call("--out", "other.zip") == 2
     assert "stages.normalize" in capsys.readouterr().err
-    assert [path.name for path in Path.cwd().glob("*.zip")] == ["all.zip"]
+    assert sorted(path.name for path in Path.cwd().glob("*.zip")) == ["all.zip", "folder.zip"]
 
 
 def test_pictures_of_which_some_have_no_class_are_refused():

@@ -255,3 +255,15 @@ def test_the_smaller_decoding_hardly_shows_in_the_result(scale, subsampling):
     difference = results[0] - results[1]
     assert np.abs(difference).mean() < 1
     assert 10 * np.log10(255**2 / (difference**2).mean()) > 40
+
+
+@pytest.mark.parametrize("kind", [2, 5, 7, 11, 12])
+def test_tiff_whose_strips_are_at_no_whole_number_is_refused(kind):
+    """Pillow fails with a TypeError; one such file must not end the stage."""
+    data = bytearray(encoded(Image.new("RGB", (40, 50)), "TIFF"))
+    start = struct.unpack_from("<I", data, 4)[0]
+    entries = range(start + 2, start + 2 + 12 * struct.unpack_from("<H", data, start)[0], 12)
+    strip_offsets = next(entry for entry in entries if struct.unpack_from("<H", data, entry)[0] == 273)
+    struct.pack_into("<H", data, strip_offsets + 2, kind)
+    with pytest.raises(UnreadablePicture, match="damaged"):
+        decode(bytes(data), WHITE)

@@ -65,6 +65,13 @@ def test_unchanged_folder_is_not_read_again(own_pictures: Path, monkeypatch: pyt
         refresh(load_settings(), thorough=True)
 
 
+@pytest.mark.parametrize("content", ["[]", "{", '{"pictures": 3}', '{"pictures": {"stamp": 1}}'])
+def test_a_damaged_note_of_the_last_look_is_written_anew(own_pictures: Path, content: str) -> None:
+    module.SEEN.write_text(content)
+    assert refresh(load_settings()) == []
+    assert locked(module.SEEN)["pictures"]["found"] == locked(SOURCE_LOCK)
+
+
 def test_absent_folder_is_named(own_pictures: Path, edit_params) -> None:
     edit_params(**{"data.folder.path": "nowhere"})
     with pytest.raises(InputError, match=r"data\.folder\.path is nowhere"):

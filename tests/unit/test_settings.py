@@ -82,8 +82,8 @@ def test_files_that_hold_no_settings_are_refused(tmp_path, text, words):
         load_settings(tmp_path / "absent.yaml")
 
 
-def use_ada(params: dict, transforms: object = "bgc", **changes: object) -> None:
-    params["augment"].update(kind="ada", transforms=transforms, p=0, **changes)
+def use_ada(params: dict, transforms: object = "bgc", p: float = 0, **changes: object) -> None:
+    params["augment"].update(kind="ada", transforms=transforms, p=p, **changes)
 
 
 def test_sets_of_ada_are_expanded_and_none_asks_nothing(tmp_path):
@@ -167,6 +167,7 @@ def test_emoji_of_flags_and_letters_count_as_such_content(tmp_path, subgroup, co
         (lambda p: use_ada(p, ["hue", "hue"]), ("names one twice",)),
         (lambda p: use_ada(p, interval=0), ("augment.interval is 0",)),
         (lambda p: use_ada(p, kimg=0), ("augment.kimg is 0",)),
+        (lambda p: use_ada(p, p=1.0), ("kind is `ada` with p 1.0", "set p: 0")),
         (lambda p: use_ada(p, target=1.5), ("augment.target is 1.5",)),
         (lambda p: p["augment"].update(p=1.2), ("augment.p is 1.2",)),
     ],
