@@ -20,8 +20,8 @@ def extend_known(images: Path, lock: Path) -> bool:
     known = read_known(lock)
     rows = read_rows(images / "index.parquet", INDEX_SCHEMA, "normalize")
     groups = {digest_of(row["sha256"]): row["group"] for row in rows} | known.groups
-    classes = read_json(images / "dataset.json", "run `python -m stages.normalize`")["class_names"]
-    extended = Known(classes, groups)
+    description = read_json(images / "dataset.json", "run `python -m stages.normalize`")
+    extended = Known(known.classes | {description["source"]: description["class_names"]}, groups)
     if extended != known:
         write_bytes(lock, lock_text(extended).encode())
     return extended != known
@@ -30,4 +30,9 @@ def extend_known(images: Path, lock: Path) -> bool:
 def lock_text(known: Known) -> str:
     """Return the lock's JSON: groups sorted, one line per entry, so that Git shows what was added."""
     sorted_groups = dict(sorted(known.groups.items()))
-    return json.dumps({"classes": known.classes, "groups": sorted_groups}, indent=2, ensure_ascii=False) + "\n"
+    return (
+        json.dumps(
+            {"classes": dict(sorted(known.classes.items())), "groups": sorted_groups}, indent=2, ensure_ascii=False
+        )
+        + "\n"
+    )

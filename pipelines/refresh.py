@@ -29,7 +29,7 @@ from stages.storage import CHUNK, check_free, sha256_file, sha256_json, write_js
 SOURCE_LOCK = Path("data/source.lock.json")
 WEIGHTS_LOCK = Path("data/weights.lock.json")
 GROUPS_LOCK = Path("data/groups.lock.json")
-IMAGES = Path("data/images")
+IMAGES, DVC_LOCK = Path("data/images"), Path("dvc.lock")
 SEEN = WORK / "refresh.json"
 FETCH_SECONDS = 60
 LOOKERS = sorted(Path(download_run.__file__).parent.glob("*.py"))  # other code may find otherwise
@@ -47,7 +47,7 @@ def refresh(settings: Settings, thorough: bool = False) -> list[Path]:
         InputError: the selected source or weights file is not there, holds nothing or cannot be read.
         FetchError: what is to be fetched could not be had.
     """
-    seen = {} if thorough else _read_json(SEEN)
+    seen = {} if thorough else _read_object(SEEN)
     contents = {
         SOURCE_LOCK: _source(settings.data, seen, thorough),
         WEIGHTS_LOCK: {"inception": _inception(settings.evaluate.inception, seen)},
@@ -55,11 +55,23 @@ def refresh(settings: Settings, thorough: bool = False) -> list[Path]:
     if seen != _read_json(SEEN):
         write_json(SEEN, seen)
     changed = [path for path, content in contents.items() if _read_json(path) != content]
-    if SOURCE_LOCK in changed and extend_known(IMAGES, GROUPS_LOCK):  # before other pictures take their place
-        print(f"{GROUPS_LOCK}: the groups of the pictures so far are kept", flush=True)
+    if SOURCE_LOCK in changed:  # before other pictures take the place of those so far
+        _keep_known()
     for path in changed:
         write_json(path, contents[path])
     return changed
+
+
+def _keep_known() -> None:
+    """Record classes and groups of the pictures so far, or say that they are not here to be recorded."""
+    if extend_known(IMAGES, GROUPS_LOCK):
+        print(f"{GROUPS_LOCK}: the groups of the pictures so far are kept", flush=True)
+    elif not IMAGES.exists() and DVC_LOCK.exists() and IMAGES.as_posix() in DVC_LOCK.read_text():
+        print(
+            f"warning: {IMAGES} of {DVC_LOCK} is not here, so that groups and labels of what was added last are not "
+            f"kept; to keep them, `git checkout {SOURCE_LOCK}`, `dvc checkout {IMAGES}` and run again",
+            flush=True,
+        )
 
 
 def _source(data: DataSettings, seen: dict[str, Any], poll: bool) -> dict[str, Any]:
@@ -103,9 +115,12 @@ def _remember(seen: dict[str, Any], name: str, files: list[Path], look: Callable
     """Return what an earlier look found if names, sizes and times of the files are the same, else look."""
     traces = [(path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     stamp = sha256_json([*traces, *map(sha256_file, LOOKERS)])
-    if seen.get(name, {}).get("stamp") != stamp:
-        seen[name] = {"stamp": stamp, "found": look()}
-    return dict(seen[name]["found"])
+    last = seen.get(name)
+    if isinstance(last, dict) and last.get("stamp") == stamp and isinstance(last.get("found"), dict):
+        return dict(last["found"])
+    found = look()
+    seen[name] = {"stamp": stamp, "found": found}
+    return found
 
 
 def fetch_inception(url: str = INCEPTION_URL) -> Path:

@@ -64,10 +64,12 @@ def check_out(out: Path) -> None:
     """Refuse a name that StyleGAN would not take, or a folder that is not there.
 
     Raises:
-        InputError: it does not end in .zip, or its folder does not exist.
+        InputError: it does not end in .zip, is a folder itself, or its folder does not exist.
     """
     if out.suffix.lower() != ".zip":
         raise InputError(f"--out is {out}; StyleGAN takes names that end in .zip")
+    if out.is_dir():
+        raise InputError(f"--out is {out}, which is a folder")
     if not out.absolute().parent.is_dir():
         raise InputError(f"--out is {out}, whose folder does not exist")
 

@@ -22,7 +22,8 @@ def check_https(url: str, what: str) -> None:
     """Let https pass alone: over anything else, another's bytes could be pinned at first sight.
 
     Raises:
-        InputError: another scheme, no host, a port that is none; the address is shown without its secrets.
+        InputError: another scheme, no host, a port that is none, a character that cannot be printed; the address is
+            shown without its secrets.
     """
     reason = _refusal(url)
     if reason:
@@ -30,6 +31,8 @@ def check_https(url: str, what: str) -> None:
 
 
 def _refusal(url: str) -> str:
+    if not url.isprintable():
+        return "holds a character that cannot be printed"
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -37,7 +40,17 @@ def _refusal(url: str) -> str:
         return f"is no address ({error})"
     if parts.scheme != "https":
         return f"is {public(url)}: {parts.scheme or 'no scheme'} is not allowed, only https"
-    return "" if parts.hostname else "names no host; expected https://host/path"
+    if not parts.hostname:
+        return "names no host; expected https://host/path"
+    return "" if _is_host(parts.hostname) else f"names {parts.hostname}, which is no host; expected https://host/path"
+
+
+def _is_host(name: str) -> bool:
+    try:
+        name.encode("idna")
+    except UnicodeError:  # an empty part, or one of more than 63 letters
+        return False
+    return True
 
 
 def check_no_password(url: str, what: str) -> None:

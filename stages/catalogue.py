@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from stages.errors import InputError
 from stages.tables import read_rows
 
-NAME = "catalogue.parquet"
+NAME, ORIGIN = "catalogue.parquet", "origin.json"
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),

@@ -82,12 +82,14 @@ class ImageDataset:
     @cached_property
     def pixels(self) -> np.ndarray:
         """All pictures of this split, uint8, shape (N, H, W, C); shards are memory-mapped while they are read."""
-        parts = []
+        size = self.resolution
+        pixels = np.empty((len(self.rows), size, size, self.channels), np.uint8)
+        filled = 0
         for shard in sorted({row["shard"] for row in self.rows}):
             wanted = [row["row"] for row in self.rows if row["shard"] == shard]
-            parts.append(read_shard(self.folder / shard_name(shard), wanted))
-        size, channels = self.resolution, self.channels
-        return np.concatenate(parts) if parts else np.zeros((0, size, size, channels), np.uint8)
+            pixels[filled : filled + len(wanted)] = read_shard(self.folder / shard_name(shard), wanted)
+            filled += len(wanted)
+        return pixels
 
     @property
     def resolution(self) -> int:

@@ -28,7 +28,19 @@ TRANSPOSE_OF_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombWarning, Image.DecompressionBombError)
+DAMAGE = (  # Pillow's readers of formats fail with any of them on bytes that are wrong
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    struct.error,
+    Image.DecompressionBombWarning,
+    Image.DecompressionBombError,
+)
 Background = tuple[int, int, int]
 VECTOR_SIZE = 256  # pixels of an SVG's raster: at least four times the usual targets, so one resampling still decides
 PIXELS_OF_UNIT = {
@@ -168,7 +180,7 @@ def _turn(picture: Image.Image) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             orientation = picture.getexif().get(EXIF_ORIENTATION)
-    except (*DAMAGE, KeyError, TypeError, IndexError, struct.error):
+    except DAMAGE:
         return picture
     method = TRANSPOSE_OF_ORIENTATION.get(orientation) if isinstance(orientation, int) else None
     return picture if method is None else picture.transpose(method)

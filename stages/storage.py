@@ -66,14 +66,15 @@ def read_json(path: Path, hint: str = "") -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: the file is absent or not JSON; `hint` tells what would make it.
+        InputError: the file is absent or not JSON; `hint` tells what makes it anew.
     """
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; {hint or 'an earlier stage writes it'}") from error
     except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); delete it and run the stage that writes it") from error
+        remedy = hint or "delete it and run the stage that writes it"
+        raise InputError(f"{path} is not valid JSON ({error}); {remedy}") from error
 
 
 def sync_file(path: Path) -> None:

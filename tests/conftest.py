@@ -58,7 +58,7 @@ def write_locks(folder: Path) -> None:
     write_json(folder / "data/source.lock.json", pinned_content(load_settings(folder / "params.yaml").data))
     write_json(folder / "data/weights.lock.json", {"inception": None})
     if not (folder / "data/groups.lock.json").exists():
-        write_json(folder / "data/groups.lock.json", {"classes": [], "groups": {}})
+        write_json(folder / "data/groups.lock.json", {"classes": {}, "groups": {}})
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,8 @@ WHAT = "data.archive.url"
 def archive_remote(settings: ArchiveSettings, pinned: dict[str, Any]) -> Remote:
     """Return what is to be fetched: the settings' pins, else the lock's."""
     sha256, size = settings.sha256 or pinned.get("sha256"), settings.bytes or pinned.get("bytes")
-    return Remote(filled(settings.url or "", WHAT), WHAT, sha256, size)
+    url = settings.url or ""
+    return Remote(filled(url, WHAT), WHAT, sha256, size, written=url)
 
 
 def archive_pins(settings: ArchiveSettings) -> dict[str, Any]:

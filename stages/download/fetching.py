@@ -24,29 +24,38 @@ SILENT_SECONDS = 60.0
 PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before another try; each step forward starts them anew
 MAX_REDIRECTS = 10
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-NO_HEAD = {405, 501}
+NO_HEAD = {403, 405, 501}
 VALIDATORS = {"etag": "ETag", "modified": "Last-Modified"}
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on the web: its address with secrets in it, the setting that names it, what it must be where known."""
+    """A file on the web: its address with secrets in it, the setting that names it, what it must be where known.
+
+    `written` is the address as the settings have it, where secrets are still `${NAME}`: it alone is shown.
+    """
 
     url: str = field(repr=False)
     what: str
     sha256: str | None = None
     bytes: int | None = None
     md5: str | None = None
+    written: str = ""
 
     @property
     def name(self) -> str:
         """The plain name under which the file is kept."""
-        return file_name(self.url)
+        return file_name(self.written or self.url)
+
+    @property
+    def address(self) -> str:
+        """The address without secrets."""
+        return public(self.written or self.url)
 
     @property
     def shown(self) -> str:
         """The setting and the address without secrets, for messages."""
-        return f"{self.what} {public(self.url)}"
+        return f"{self.what} {self.address}"
 
 
 @dataclass(frozen=True)
@@ -82,9 +91,7 @@ def fetch(remote: Remote, check: Callable[[Path, str], None] = lambda path, what
     check_https(remote.url, remote.what)
     from filelock import FileLock
 
-    partial = _Partial(
-        cache_folder() / "partial" / sha256_bytes(f"{public(remote.url)}\0{remote.sha256}".encode())[:16]
-    )
+    partial = _Partial(cache_folder() / "partial" / sha256_bytes(f"{remote.address}\0{remote.sha256}".encode())[:16])
     partial.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(partial.folder.with_suffix(".lock")):
         if found := _in_cache(remote):  # fetched by another process meanwhile
@@ -168,7 +175,7 @@ def _complete(remote: Remote, partial: _Partial) -> None:
     import httpx
 
     farthest, pauses = 0, iter(PAUSES)
-    print(f"fetching {public(remote.url)}", flush=True)
+    print(f"fetching {remote.address}", flush=True)
     with _client() as client:
         while True:
             try:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from stages.catalogue import NAME, Picture, write_catalogue
+from stages.catalogue import NAME, ORIGIN, Picture, write_catalogue
 from stages.download.archive import archive_pins, download_archive, is_pinned, pin_archive
 from stages.download.emoji import download_emoji, packages_for
 from stages.download.folder import download_folder, folder_digest
@@ -17,7 +17,6 @@ from stages.settings import DataSettings
 from stages.storage import read_json, sha256_file, whole_folder, write_json
 
 REFRESH = "run `python -m pipelines.refresh`"
-ORIGIN = "origin.json"
 TOLD = 5  # of what is set aside: the rest stands in origin.json
 
 
@@ -88,7 +87,11 @@ def pinned_content(settings: DataSettings, locked: dict[str, Any] | None = None,
         return pin_torchvision(settings.torchvision, locked or {}, poll)
     fields = ("name", "version", "file", "bytes", "sha256", "licence")
     packages = [PACKAGES[name] for name in packages_for(list(settings.emoji.styles))]
-    return {"source": "emoji", "packages": [{f: getattr(p, f) for f in fields} for p in packages]}
+    return {
+        "source": "emoji",
+        **settings.emoji.model_dump(mode="json"),  # other subgroups are other pictures: what is known is kept first
+        "packages": [{f: getattr(p, f) for f in fields} for p in packages],
+    }
 
 
 def _download(settings: DataSettings, pinned: dict[str, Any], folder: Path) -> Source:

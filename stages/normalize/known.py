@@ -8,22 +8,24 @@ from stages.errors import InputError
 from stages.storage import read_json
 
 DIGEST_LENGTH = 16  # of the 64 digits of a file's sha256: among 100,000 pictures, two are alike once in 4 billion times
-EMPTY: dict[str, Any] = {"classes": [], "groups": {}}
+EMPTY: dict[str, Any] = {"classes": {}, "groups": {}}
+HINT = 'git checkout it, or keep the groups of both sides of a merge; a new one is `{"classes": {}, "groups": {}}`'
 
 
 @dataclass(frozen=True)
 class Known:
-    """Class names in the order of their labels, and the group of every picture by its file's short digest."""
+    """By kind of source, class names in the order of their labels; by short digest of a file, its picture's group."""
 
-    classes: list[str] = field(default_factory=list)
+    classes: dict[str, list[str]] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
 
-    def ordered(self, present: set[str]) -> list[str]:
-        """Return class names, each at its label: known ones keep theirs, new ones follow by name.
+    def ordered(self, source: str, present: set[str]) -> list[str]:
+        """Return a source's class names, each at its label: known ones keep theirs, new ones follow by name.
 
         A known class without pictures keeps its place too, unless the data has none of the known classes.
         """
-        kept = self.classes if present & set(self.classes) else []
+        before = self.classes.get(source, [])
+        kept = before if present & set(before) else []
         return kept + sorted(present - set(kept))
 
 
@@ -38,13 +40,16 @@ def read_known(lock: Path) -> Known:
     Raises:
         InputError: it is absent, not JSON, or holds something else.
     """
-    raw = read_json(lock, 'git checkout it; a new one is `{"classes": [], "groups": {}}`')
+    raw = read_json(lock, HINT)
     if not isinstance(raw, dict) or set(raw) != set(EMPTY):
         raise InputError(f"{lock} holds no `classes` and `groups`; git checkout it")
     known = Known(raw["classes"], raw["groups"])
-    if not isinstance(known.classes, list) or not isinstance(known.groups, dict):
-        raise InputError(f"{lock}: classes must be a list and groups a mapping; git checkout it")
-    texts = [*known.classes, *known.groups, *known.groups.values()]
-    if not all(isinstance(text, str) and text for text in texts) or len(set(known.classes)) < len(known.classes):
+    if not isinstance(known.classes, dict) or not isinstance(known.groups, dict):
+        raise InputError(f"{lock}: classes and groups must be mappings; git checkout it")
+    if not all(isinstance(names, list) for names in known.classes.values()):
+        raise InputError(f"{lock}: classes must map a source to a list of names; git checkout it")
+    texts = [*(name for names in known.classes.values() for name in names), *known.groups, *known.groups.values()]
+    repeated = any(len(set(map(str, names))) < len(names) for names in known.classes.values())
+    if repeated or not all(isinstance(text, str) and text for text in texts):
         raise InputError(f"{lock}: classes must be names, each once, and groups must map digests to names")
     return known

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stages.catalogue import Picture, read_catalogue
+from stages.catalogue import ORIGIN, Picture, read_catalogue
 from stages.crops import Crop, check_share, read_crops
 from stages.dataset import split_of
 from stages.decoding import read_picture
@@ -22,7 +22,7 @@ from stages.normalize.resample import resample_square
 from stages.normalize.shards import Item, write_dataset
 from stages.settings import NormalizeSettings
 from stages.sheet import sheet
-from stages.storage import check_free, sha256_bytes, whole_folder, write_bytes, write_json
+from stages.storage import check_free, read_json, sha256_bytes, whole_folder, write_bytes, write_json
 from stages.workers import stream_pictures
 
 SAMPLE_COUNT = 96
@@ -51,7 +51,8 @@ def run(settings: NormalizeSettings, max_reject_share: float, raw: Path, crops: 
     with whole_folder(images) as folder, collect(outcomes, folder) as collected:
         unreadable = [Crop(key, key, skipped=reason) for key, reason in sorted(collected.rejects.items())]
         check_share(unreadable, len(pictures), max_reject_share)
-        summary = write_images(folder, collected, known, settings, skipped)
+        source = read_json(raw / ORIGIN, "run `python -m stages.download`")["source"]
+        summary = write_images(folder, source, collected, known, settings, skipped)
     print(f"{summary} in {images}")
 
 
@@ -83,7 +84,12 @@ def side_of(crop: Crop) -> float:
 
 
 def write_images(
-    folder: Path, collected: Collected, known: Known, settings: NormalizeSettings, skipped: dict[str, str]
+    folder: Path,
+    source: str,
+    collected: Collected,
+    known: Known,
+    settings: NormalizeSettings,
+    skipped: dict[str, str],
 ) -> str:
     """Group what was collected, write all files of data/images, and return a summary of one line.
 
@@ -96,8 +102,8 @@ def write_images(
     items = name_items(collected, grouping)
     if not items:
         raise InputError("no picture is left for data/images; data/crops/preview.png and rejects of `align` tell why")
-    classes = known.ordered({item.picture.class_name for item in items} - {""})
-    written = write_dataset(folder, items, pixels, classes, settings)
+    classes = known.ordered(source, {item.picture.class_name for item in items} - {""})
+    written = write_dataset(folder, source, items, pixels, classes, settings)
     check_splits(written.description["splits"], settings)
     rejects = dict(sorted((skipped | collected.rejects | grouping.set_aside).items()))
     write_json(folder / "rejects.json", rejects)
@@ -107,7 +113,8 @@ def write_images(
     findings = find_all(written, collected, grouping, near, rejects)
     write_json(folder / "report.json", findings)
     write_bytes(folder / "report.html", page(findings, pixels, {i.picture.key: i.position for i in items}).encode())
-    return f"{len(items)} pictures of {settings.resolution} px ({written.description['splits']})"
+    aside = f", {len(rejects)} set aside" if rejects else ""
+    return f"{len(items)} pictures of {settings.resolution} px ({written.description['splits']}){aside}"
 
 
 def find_near(pixels: np.ndarray, collected: Collected, settings: NormalizeSettings) -> Near:

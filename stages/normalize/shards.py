@@ -36,7 +36,7 @@ class Written:
 
 
 def write_dataset(
-    folder: Path, items: list[Item], pixels: np.ndarray, classes: list[str], settings: NormalizeSettings
+    folder: Path, source: str, items: list[Item], pixels: np.ndarray, classes: list[str], settings: NormalizeSettings
 ) -> Written:
     """Write shards, index.parquet and dataset.json for items in any order; no more than a picture is held in memory."""
     shards: dict[int, list[Item]] = defaultdict(list)
@@ -50,7 +50,7 @@ def write_dataset(
         histogram += _write_shard(folder / shard_name(shard), pixels, [item.position for item in members])
         rows += [_index_row(shard, row, item, labels, settings) for row, item in enumerate(members)]
     pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), folder / "index.parquet")
-    description = _describe(rows, histogram, classes, settings)
+    description = {"source": source, **_describe(rows, histogram, classes, settings)}
     write_json(folder / "dataset.json", description)
     return Written(rows, description, histogram)
 

@@ -54,10 +54,10 @@ class ArchiveSettings(Strict):
     `${NAME}` in the address stands for a value of the environment, where secrets belong.
     """
 
-    url: str | None = Field(default=None, repr=False)
-    sha256: Sha256 | None = None
-    bytes: Annotated[int, Field(ge=1)] | None = None
-    licence: str = "unknown"
+    url: str | None = Field(repr=False)
+    sha256: Sha256 | None
+    bytes: Annotated[int, Field(ge=1)] | None
+    licence: str
 
     @model_validator(mode="after")
     def _address_allowed(self) -> "ArchiveSettings":
@@ -103,10 +103,10 @@ class DataSettings(Strict):
     source: Literal["emoji", "folder", "archive", "torchvision", "stylegan"]
     content: list[Content] = []
     emoji: EmojiSettings
-    folder: FolderSettings = FolderSettings()
-    archive: ArchiveSettings = ArchiveSettings()
-    torchvision: TorchvisionSettings = TorchvisionSettings()
-    stylegan: StyleganSettings = StyleganSettings()
+    folder: FolderSettings
+    archive: ArchiveSettings
+    torchvision: TorchvisionSettings
+    stylegan: StyleganSettings
     max_reject_share: Share
 
     @model_validator(mode="after")

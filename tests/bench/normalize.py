@@ -22,8 +22,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from stages.catalogue import Picture, write_catalogue
+from stages.catalogue import ORIGIN, Picture, write_catalogue
 from stages.crops import Crop, square_quad, write_crops
+from stages.storage import write_json
 from tests.conftest import PICTURES, ROOT, tiny_params, write_locks
 
 PHOTO = (1664, 1248)
@@ -85,6 +86,7 @@ def prepare(folder: Path, pictures: Path, resolution: int, workers: int) -> None
         for path in files:
             tar.add(path, path.name)
     write_catalogue(folder / "data/raw", [Picture(path.name, "pictures.tar", path.name) for path in files])
+    write_json(folder / "data/raw" / ORIGIN, {"source": "folder"})
     write_crops(folder / "data/crops", [Crop(path.name, path.name, _centre(path)) for path in files])
 
 

@@ -21,7 +21,7 @@ import yaml
 from stages.storage import read_json, sha256_file
 from tests.conftest import ROOT, tiny_params
 
-COPIED = ("stages", "pipelines", "dvc.yaml", ".dvcignore", ".gitignore")
+COPIED = ("stages", "pipelines", "dvc.yaml", "data/groups.lock.json", ".dvcignore", ".gitignore")
 MODELS = ("dcgan", "dcgan_bilinear")
 RUN_SECONDS = 300
 NO_OP_SECONDS = 5.0
@@ -48,6 +48,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
+            (folder / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
@@ -144,7 +145,7 @@ def test_unknown_setting_is_refused_before_any_work(module: Project, project: Pa
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert "normalize.resolutoin: unknown setting; allowed: resolution" in done.stderr
-    assert not (project / "data").exists()
+    assert [path.name for path in (project / "data").iterdir()] == ["groups.lock.json"]
 
 
 def test_whole_run_ends_with_a_table_of_both_models(finished: subprocess.CompletedProcess) -> None:

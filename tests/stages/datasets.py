@@ -8,11 +8,12 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from stages.catalogue import Picture, write_catalogue
+from stages.catalogue import ORIGIN, Picture, write_catalogue
 from stages.crops import Crop, square_quad, write_crops
 from stages.decoding import UnreadablePicture, decode
 from stages.normalize.run import run
 from stages.settings import NormalizeSettings
+from stages.storage import write_json
 from tests.conftest import ROOT
 
 LOCK = Path("data/groups.lock.json")
@@ -46,9 +47,10 @@ def lay_out(folder: Path, files: dict[str, bytes], pictures: list[Picture] | Non
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     write_catalogue(folder / "data/raw", pictures)
+    write_json(folder / "data/raw" / ORIGIN, {"source": "folder"})
     write_crops(folder / "data/crops", [Crop(p.key, p.key, _square(files[p.member])) for p in pictures])
     if not (folder / LOCK).exists():
-        (folder / LOCK).write_text('{"classes": [], "groups": {}}')
+        (folder / LOCK).write_text('{"classes": {}, "groups": {}}')
 
 
 def _square(data: bytes) -> list[float]:

@@ -15,12 +15,12 @@ from PIL import Image
 from stages.align.cascade import find_faces
 from stages.align.mtcnn import Detector, build
 from stages.align.upright import Face
-from stages.catalogue import Picture, write_catalogue
+from stages.catalogue import ORIGIN, Picture, write_catalogue
 from stages.crops import read_crops
 from stages.dataset import ImageDataset
 from stages.errors import InputError
 from stages.packages import cache_folder, check_sha256, fetch
-from stages.storage import sha256_tree
+from stages.storage import sha256_tree, write_json
 from tests.conftest import ROOT
 
 # Left and right eye (as seen; the mean of six points of the lids), nose and corners of the mouth by the FaceMesh of
@@ -73,6 +73,7 @@ def put_in(empty_workspace, edit_params):
                     picture.save(path)
                 tar.add(path, path.name)
         write_catalogue(raw, [Picture(f"{name}.png", "own.tar", f"{name}.png", group=name) for name in pictures])
+        write_json(raw / ORIGIN, {"source": "folder"})
 
     edit_params(**{"align.mode": "face", "data.max_reject_share": 0.3, "align.face.which": "all"})
     return put

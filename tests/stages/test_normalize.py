@@ -94,10 +94,10 @@ def test_what_is_known_is_extended_and_never_rewritten(tmp_path):
     known = read_known(lock)
     assert len(known.groups) == len(ALWAYS)
     digest = min(known.groups)
-    lock.write_text(json.dumps({"classes": [], "groups": {digest: "mine"}}))
+    lock.write_text(json.dumps({"classes": {}, "groups": {digest: "mine"}}))
     assert extend_known(images, lock)
     assert read_known(lock).groups == known.groups | {digest: "mine"}
-    assert len(lock.read_text().splitlines()) == len(ALWAYS) + 5
+    assert len(lock.read_text().splitlines()) == len(ALWAYS) + 7
     row = next(row for row in rows_of(normalize(tmp_path)).values() if row["sha256"].startswith(digest))
     assert row["group"] == "mine"
 
@@ -107,10 +107,11 @@ def test_what_is_known_is_extended_and_never_rewritten(tmp_path):
     [
         (None, "does not exist; git checkout it"),
         ("<<<<<<< HEAD", "is not valid JSON .*; git checkout it, or keep the groups of both sides"),
-        ('{"classes": []}', "holds no `classes` and `groups`"),
-        ('{"classes": {}, "groups": {}}', "classes must be a list"),
-        ('{"classes": ["a", "a"], "groups": {}}', "each once"),
-        ('{"classes": [], "groups": {"a": 1}}', "must map digests to names"),
+        ('{"classes": {}}', "holds no `classes` and `groups`"),
+        ('{"classes": [], "groups": {}}', "must be mappings"),
+        ('{"classes": {"folder": "a"}, "groups": {}}', "must map a source to a list"),
+        ('{"classes": {"folder": ["a", "a"]}, "groups": {}}', "each once"),
+        ('{"classes": {}, "groups": {"a": 1}}', "must map digests to names"),
     ],
 )
 def test_a_spoilt_lock_is_refused(tmp_path, content, words):

@@ -111,7 +111,8 @@ def test_crops_of_one_file_share_its_group():
 
 
 def test_known_classes_keep_their_labels():
-    known = Known(["dog", "cat"], {})
-    assert known.ordered({"cat", "ant", "zebra"}) == ["dog", "cat", "ant", "zebra"]
-    assert known.ordered({"ant", "bee"}) == ["ant", "bee"]
-    assert Known().ordered({"b", "a"}) == ["a", "b"]
+    known = Known({"folder": ["dog", "cat"]}, {})
+    assert known.ordered("folder", {"cat", "ant", "zebra"}) == ["dog", "cat", "ant", "zebra"]
+    assert known.ordered("folder", {"ant", "bee"}) == ["ant", "bee"]
+    assert known.ordered("emoji", {"cat", "ant"}) == ["ant", "cat"], "another source's labels are its own"
+    assert Known().ordered("folder", {"b", "a"}) == ["a", "b"]
