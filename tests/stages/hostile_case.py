@@ -47,7 +47,7 @@ def archive(make: Callable[[], bytes], suffix: str = "zip") -> Build:
         path = cached(sha256, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-        settings = {"url": f"https://127.0.0.1:1/{name}", "sha256": sha256, "bytes": len(data)}
+        settings = {"url": f"https://127.0.0.1:1/{name}", "sha256": sha256, "bytes": len(data), "licence": "CC0-1.0"}
         return {"source": "archive", "archive": settings}
 
     return build
@@ -57,7 +57,11 @@ def served(name: str, data: Callable[[], bytes], **pins: Any) -> Build:
     """A source that is fetched from the loopback server, whose address the test puts in."""
 
     def build(folder: Path) -> dict[str, Any]:
-        return {"source": "archive", "archive": {"url": name, **pins}, "served": data()}
+        return {
+            "source": "archive",
+            "archive": {"url": name, "sha256": None, "bytes": None, "licence": "CC0-1.0", **pins},
+            "served": data(),
+        }
 
     return build
 

@@ -39,7 +39,12 @@ def select(edit_params):
     """Select an address as the source, with what else `data.archive` is to hold."""
 
     def edit(url: str, **settings) -> None:
-        edit_params(**{"data.source": "archive", "data.archive": {"url": url, "licence": "CC0-1.0", **settings}})
+        edit_params(
+            **{
+                "data.source": "archive",
+                "data.archive": {"url": url, "sha256": None, "bytes": None, "licence": "CC0-1.0", **settings},
+            }
+        )
 
     return edit
 
