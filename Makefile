@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: repro test test-all check bench ui clean help
+.PHONY: repro test test-all check bench drill drill-points ui backup restore clean-old clean help
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -40,9 +40,17 @@ test: check  ## check, then the tests that take minutes
 test-all: check  ## check, then all tests
 	@$(RUN) -m pytest
 
-bench: $(STAMP)  ## speed beside NVIDIA's code: STYLEGAN2_ADA=, STYLEGAN3= name clones of stylegan2-ada-pytorch and stylegan3
+bench: $(STAMP)  ## speed beside NVIDIA's code (STYLEGAN2_ADA=, STYLEGAN3= name clones of theirs), cost of checkpoints and live logging
 	@$(RUN) -m tests.bench.augmentation $(if $(STYLEGAN2_ADA),--reference $(STYLEGAN2_ADA))
 	@$(RUN) -m tests.bench.normalize $(if $(STYLEGAN3),--reference $(STYLEGAN3))
+	@$(RUN) -m tests.bench.live
+	@$(RUN) -m tests.bench.checkpoints
+
+drill: $(STAMP)  ## interrupt 30 trainings in every way, go on, compare with an undisturbed one (WHOLE=1: all stages, the flow, too)
+	@$(RUN) -m tests.drill.interruptions $(if $(WHOLE),--whole) $(if $(COUNT),--count $(COUNT))
+
+drill-points: $(STAMP)  ## crash 1,000 small trainings at every write and step, go on, compare
+	@$(RUN) -m tests.drill.points $(if $(COUNT),--count $(COUNT))
 
 ui: $(STAMP)  ## MLflow's pages on 127.0.0.1 (PORT=5000)
 	@case "$$MLFLOW_TRACKING_URI" in \
@@ -54,6 +62,15 @@ ui: $(STAMP)  ## MLflow's pages on 127.0.0.1 (PORT=5000)
 		MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
 			$(RUN) -m mlflow ui --host 127.0.0.1 --port $(PORT) ;; \
 	esac
+
+clean-old: $(STAMP)  ## drop superseded states, caches and runs, keep champions and releases; says what first (YES=1: without asking)
+	@$(RUN) -m pipelines.retention $(if $(YES),--yes) $(foreach project,$(PROJECTS),--project $(project))
+
+backup: $(STAMP)  ## registry, cache, states, releases and Git into a folder: TO=/other/disk/backup; only what is new is copied
+	@$(RUN) -m pipelines.backup create "$(or $(TO),$(error make backup TO=folder))"
+
+restore: $(STAMP)  ## bring a back-up into this clone: FROM=/other/disk/backup (OVERWRITE=1: over files that differ)
+	@$(RUN) -m pipelines.backup restore "$(or $(FROM),$(error make restore FROM=folder))" $(if $(OVERWRITE),--overwrite)
 
 clean:  ## bytecode, tool caches and half-written files; results, training states and .venv stay
 	@find pipelines stages tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,9 @@
 """Runs one stage by `dvc repro --single-item` under supervision and tells how it ended."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pipelines.dvc import dvc_command, dvc_environment
-from stages.errors import Interrupted, ResourceError
-from stages.process import NOTES
+from pipelines.dvc import dvc_command, dvc_environment, explain_busy
+from stages.errors import InputError, Interrupted, ResourceError
+from stages.failures import translate
+from stages.process import NOTES, WORK
 
 DEFECT = 1
 KILLED = 137
+STAGE_CODE = re.compile(r"exited with (-?\d+)")  # dvc's words; negative: the signal that ended the stage
+SAVING_SECONDS = 60.0  # what a stage may take to save when the processes above it were killed
+NOTE_SECONDS = 2.0  # from the lock's release to the note
 REASON_LENGTH = 400
 BACKOFF_SECONDS = (5.0, 15.0, 45.0)
 RETRIES = {"train": 1}  # it resumes; any other stage that calls itself retryable lacked something of the network
@@ -49,7 +55,10 @@ def repro(stage: str, read_line: LineReader | None = None, force: bool = False) 
     started = time.monotonic()
     forced = ["--force"] if force else []
     errors = NOTES / f"{stage}.error"
+    errors.unlink(missing_ok=True)
     code = run_supervised(dvc_command("repro", "--single-item", *forced, stage, errors=errors), read_line)
+    if code == KILLED:
+        _wait_for_end(stage, before)
     note = _read_note(stage) if _note_time(stage) != before else {}
     return _outcome(stage, code, note, errors, time.monotonic() - started)
 
@@ -67,6 +76,18 @@ def repro_with_retries(stage: str, read_line: LineReader | None = None, force: b
     return outcome
 
 
+def _wait_for_end(stage: str, before: int) -> None:
+    """Wait until a stage whose supervisor was killed has saved, let go of its lock and left its note."""
+    from filelock import FileLock, Timeout
+
+    lock = WORK / "locks" / f"{stage}.lock"
+    with contextlib.suppress(Timeout), FileLock(lock, timeout=SAVING_SECONDS):
+        pass
+    deadline = time.monotonic() + NOTE_SECONDS
+    while _note_time(stage) == before and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 def _outcome(stage: str, dvc_code: int, note: dict[str, Any], errors: Path, seconds: float) -> Outcome:
     if dvc_code == 0:
         return Outcome(stage, 0, "finished", False, seconds)
@@ -74,9 +95,19 @@ def _outcome(stage: str, dvc_code: int, note: dict[str, Any], errors: Path, seco
         return Outcome(stage, Interrupted.code, note.get("reason", "stopped"), True, seconds)
     if note.get("code"):
         return Outcome(stage, note["code"], note["reason"], note["retryable"], seconds)
-    if dvc_code == KILLED:
-        return Outcome(stage, ResourceError.code, "was killed (SIGKILL); out of memory?", False, seconds)
-    return Outcome(stage, DEFECT, _reason_of_dvc(dvc_code, errors), False, seconds)
+    reason = _reason_of_dvc(dvc_code, errors)
+    found = STAGE_CODE.search(reason)
+    stage_code = int(found[1]) if found else 0
+    if KILLED in (dvc_code, 128 - stage_code):
+        resumes = stage.startswith("train@")
+        return Outcome(stage, ResourceError.code, "was killed (SIGKILL); out of memory?", resumes, seconds)
+    if busy := explain_busy(reason):
+        return Outcome(stage, InputError.code, busy, False, seconds)
+    if exhausted := translate(RuntimeError(reason)):
+        return Outcome(stage, exhausted.code, str(exhausted), False, seconds)
+    if stage_code > 0:  # it could not leave its note: the disk is full, or not to be written
+        return Outcome(stage, stage_code, "its lines above say why", False, seconds)
+    return Outcome(stage, DEFECT, reason, False, seconds)
 
 
 def _reason_of_dvc(code: int, errors: Path) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+from pipelines.dvc import wait_for_other
 from pipelines.execution import Outcome
 from pipelines.plan import Step, read_status
 from pipelines.refresh import refresh
@@ -17,16 +18,20 @@ LOCK = "pipeline"
 
 
 @contextlib.contextmanager
-def opened_project() -> Iterator[Settings]:
+def opened_project(wait: Callable[[str], None] | None = None) -> Iterator[Settings]:
     """Check the settings, hold the workspace's lock, bring the pins up to date, and yield the settings.
 
+    Where another run or a dvc is at work here, `wait` is told so, and it is waited for.
+
     Raises:
-        InputError: a setting is wrong, a source is not there, or another run is at work here; its id is named.
+        InputError: a setting is wrong, a source is not there, or another run is at work here and there is no `wait`.
     """
     if not Path("dvc.yaml").exists():
         raise InputError(f"{Path.cwd()} holds no dvc.yaml; run in the project's folder")
-    settings = load_settings()
-    with stage_lock(LOCK):
+    load_settings()  # a wrong one is told at once
+    with stage_lock(LOCK, wait):
+        wait_for_other(wait)
+        settings = load_settings()  # they may have been edited while it was waited
         for path in refresh(settings):
             print(f"{path} rewritten: the source or the weights differ from what was pinned", flush=True)
         yield settings

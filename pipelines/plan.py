@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipelines.dvc import dvc_command, dvc_environment
-from stages.errors import InputError, StageError
-from stages.process import NOTES, prepare_environment
+from pipelines.dvc import dvc_command, dvc_environment, explain_busy
+from pipelines.entry import answer
+from stages.errors import InputError
+from stages.process import NOTES, AtWorkError
 
 REASON_LENGTH = 400
 STATE_WORDS = {
@@ -159,6 +161,8 @@ def describe(steps: list[Step], targets: Sequence[str] = ()) -> str:
 def _dvc(*arguments: str) -> str:
     done = subprocess.run(dvc_command(*arguments), capture_output=True, text=True, env=dvc_environment())
     if done.returncode:
+        if busy := explain_busy(done.stderr):
+            raise AtWorkError(busy)
         reason = " ".join((done.stderr or done.stdout).split()).removeprefix("ERROR: ")
         raise InputError(f"dvc {arguments[0]} failed: {reason[:REASON_LENGTH]}")
     return done.stdout
@@ -176,13 +180,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.plan", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the steps as JSON")
     arguments = parser.parse_args()
-    prepare_environment()
-    try:
-        steps = plan()
-    except StageError as error:
-        print(f"plan: {error}", file=sys.stderr)
-        return error.code
-    print(json.dumps([asdict(step) for step in steps], indent=2) if arguments.json else describe(steps))
+    return answer("plan", partial(_tell_plan, arguments.json))
+
+
+def _tell_plan(as_json: bool) -> int:
+    steps = plan()
+    print(json.dumps([asdict(step) for step in steps], indent=2) if as_json else describe(steps))
     return 0
 
 

@@ -1,6 +1,7 @@
 """Shows stage outputs in MLflow, one run per trained model, as often as you like: `python -m pipelines.publish`.
 
-Runs are built from files, not logged live, so that a result which DVC took from its cache appears, too.
+Runs are built from files, so that a result which DVC took from its cache appears, too; `pipelines.live` logs the same
+run while it is being trained.
 """
 
 import argparse
@@ -8,17 +9,21 @@ import contextlib
 import json
 import os
 import re
+import socket
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.entry import answer
 from pipelines.lifecycle import try_all
 from pipelines.results import Results, is_trained, read_results
+from pipelines.sessions import running_sessions
 from stages.errors import InputError, StageError
-from stages.process import WORK, prepare_environment, stage_lock
+from stages.failures import translate
+from stages.process import WORK, stage_lock
 from stages.progress import progress_bar
 from stages.settings import Settings, load_settings
 from stages.storage import sha256_bytes, write_json
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 PUBLISHED = WORK / "published"
 SQLITE = "sqlite:///"
 REASON_LENGTH = 300
+LIVE_PATIENCE_SECONDS = 15.0  # the live follower's last request may take so long, and decides what is missing
 
 Tell = Callable[[str], None]
 
@@ -64,12 +70,16 @@ def _publish(results: list[Results], tell: Tell) -> list[str]:
         from pipelines.tracking import Tracker, tracking_errors  # takes seconds, which the bar shows
 
         try:
-            tracker = Tracker(tracking_uri())
-            failures = try_all([partial(_publish_one, tracker, result, done, tell, bar) for result in results])
+            with writing(LIVE_PATIENCE_SECONDS):
+                tracker = Tracker(tracking_uri())
+                for line in tracker.sweep(alive_fingerprints()):
+                    tell(line)
+                failures = try_all([partial(_publish_one, tracker, result, done, tell, bar) for result in results])
         except tracking_errors() as error:
+            if exhausted := translate(error):
+                raise exhausted from error
             left = ", ".join(result.name for result in results if result.name not in done)
-            reason = without_secrets((str(error).splitlines() or [type(error).__name__])[0])[:REASON_LENGTH]
-            tell(f"WARNING: {left} not published, MLflow at {without_secrets(tracking_uri())} says: {reason}")
+            tell(f"WARNING: {left} not published, MLflow at {without_secrets(tracking_uri())} says: {in_a_line(error)}")
             tell("WARNING: all results are on disk; `python -m pipelines.publish` fills them in once it answers")
     if failures:
         raise type(failures[0])("; ".join(map(str, failures)))
@@ -91,14 +101,61 @@ def trained_results(settings: Settings) -> list[Results]:
     return [read_results(name) for name in settings.select if is_trained(name)]
 
 
+class BusyError(TimeoutError):
+    """Another process or thread of this workspace writes into MLflow."""
+
+
+@contextlib.contextmanager
+def writing(patience: float) -> Iterator[None]:
+    """Be the only process and thread of this workspace that writes into MLflow, so that no point comes twice.
+
+    Raises:
+        BusyError: another one still writes after so many seconds.
+    """
+    from filelock import FileLock, Timeout
+
+    path = WORK / "locks" / "mlflow.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise BusyError("another process or thread of this workspace still waits for its answer") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def alive_fingerprints() -> set[str]:
+    """Return the fingerprints of the trainings that run in this workspace."""
+    return {session.folder.name for session in running_sessions() if session.folder}
+
+
 def tracking_uri() -> str:
     """Return MLFLOW_TRACKING_URI, or the project's own sqlite file."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{Path('mlflow.db').resolve().as_posix()}"
 
 
+def in_a_line(error: Exception) -> str:
+    """Return what MLflow says, or why it says nothing, as one line that is fit for a log."""
+    first = root_of(error)
+    if first is not error and isinstance(first, ConnectionError | TimeoutError | socket.gaierror):
+        return f"no answer ({first})"
+    return without_secrets((str(error).splitlines() or [type(error).__name__])[0])[:REASON_LENGTH]
+
+
+def root_of(error: BaseException) -> BaseException:
+    """Return the first of the errors that led to this one."""
+    while before := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = before
+    return error
+
+
 def without_secrets(text: str) -> str:
     """Return a text whose addresses have lost user, password and query, fit for a log."""
-    return re.sub(r"\?\S*", "", re.sub(r"://[^/\s]*@", "://", text))
+    userinfo = r"://(?:[^/\s:@]*:\S*@|[^/\s]*@)"  # databases take a password with a slash in it
+    return re.sub(r"\?\S*", "", re.sub(userinfo, "://", text))
 
 
 def note_published(result: Results, run_id: str) -> None:
@@ -136,15 +193,14 @@ def main() -> int:
     """Publish all selected, trained models and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.publish", description=__doc__)
     parser.parse_args()
-    prepare_environment()
-    try:
-        settings = load_settings()
-        if not any(is_trained(name) for name in settings.select):
-            raise InputError(f"none of {', '.join(settings.select)} is trained; run `dvc repro` first")
-        publish_all(settings, lambda line: print(line, flush=True))
-    except StageError as error:
-        print(f"publish: {error}", file=sys.stderr)
-        return error.code
+    return answer("publish", _publish_trained)
+
+
+def _publish_trained() -> int:
+    settings = load_settings()
+    if not any(is_trained(name) for name in settings.select):
+        raise InputError(f"none of {', '.join(settings.select)} is trained; run `dvc repro` first")
+    publish_all(settings, lambda line: print(line, flush=True))
     return 0
 
 

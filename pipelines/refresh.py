@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.entry import answer
 from pipelines.known_groups import extend_known
 from stages.download import run as download_run
 from stages.download.folder import source_files
 from stages.download.run import pinned_content
-from stages.errors import FetchError, InputError, StageError
+from stages.errors import FetchError, InputError
 from stages.metrics.inception_weights import DOWNLOAD, STANDARD_FILE, STANDARD_SHA256
 from stages.packages import cache_folder, check_sha256
-from stages.process import WORK, prepare_environment, stage_lock
+from stages.process import WORK, stage_lock
 from stages.progress import progress_bar
 from stages.settings import DataSettings, Settings, load_settings
 from stages.storage import CHUNK, check_free, sha256_file, sha256_json, write_json
@@ -176,13 +177,12 @@ def main() -> int:
     """Look at all sources thoroughly, rewrite the locks that differ, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.refresh", description=__doc__)
     parser.parse_args()
-    prepare_environment()
-    try:
-        with stage_lock("pipeline"):
-            changed = refresh(load_settings(), thorough=True)
-    except StageError as error:
-        print(f"refresh: {error}", file=sys.stderr)
-        return error.code
+    return answer("refresh", _refresh_thoroughly)
+
+
+def _refresh_thoroughly() -> int:
+    with stage_lock("pipeline"):
+        changed = refresh(load_settings(), thorough=True)
     print("\n".join(f"{path} rewritten" for path in changed) or "sources and weights are as pinned")
     return 0
 

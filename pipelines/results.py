@@ -1,11 +1,12 @@
 """What the stages have written about one model, read for the table and for MLflow."""
 
 import json
-import math
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pipelines.training import Training, chosen_grids
 from stages.generators.loading import MODELS
 from stages.storage import read_json, sha256_file, sha256_json, sha256_tree
 
@@ -35,13 +36,24 @@ class Results:
     foreign: tuple[str, ...] = ()
 
     @property
-    def step_unit(self) -> str:
-        """What MLflow's integer steps count: `kimg`, or `pictures` where the curve has more than one point per kimg."""
-        return "kimg" if self.record["settings"].get("tick_kimg", 1.0) >= 1.0 else "pictures"
-
-    def step_at(self, kimg: float) -> int:
-        """Return the step of a moment in the training."""
-        return math.floor(kimg * (1 if self.step_unit == "kimg" else 1000) + 0.5)
+    def training(self) -> Training:
+        """The finished training; its rows are spread evenly over its time, which is all that the record tells."""
+        record = self.record
+        started, finished = seconds_of(record["started"]), seconds_of(record["finished"])
+        shares = {row["kimg"]: min(1.0, row["kimg"] / record["kimg"]) for row in self.curve}
+        return Training(
+            self.name,
+            record["fingerprint"],
+            record["settings"],
+            record.get("policy", {}),
+            record.get("dataset"),
+            record["kimg"],
+            started,
+            self.curve,
+            {kimg: started + (finished - started) * share for kimg, share in shares.items()},
+            chosen_grids(self.folder / "training" / "samples"),
+            record.get("lineage", []),
+        )
 
     @property
     def warning(self) -> str | None:
@@ -98,6 +110,11 @@ def _is_of(piece: dict[str, Any], weights: str) -> bool:
 
 def _read_piece(path: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.exists() else {}
+
+
+def seconds_of(moment: str) -> float:
+    """Return a moment in ISO 8601 as seconds since 1970."""
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,26 +8,28 @@ import sys
 import time
 from functools import partial
 
+from pipelines.entry import answer
 from pipelines.execution import Outcome, repro_with_retries
 from pipelines.lifecycle import choose, close_run, exit_code, opened_project, run_steps
+from pipelines.live import followed
 from pipelines.plan import Step, describe, plan
 from pipelines.publish import publish_changed
 from stages.errors import InputError, StageError
-from stages.process import STOP, prepare_environment
 
 
-def run(targets: list[str], publish: bool = True) -> int:
+def run(targets: list[str], publish: bool = True, wait: bool = False) -> int:
     """Run the stages that are stale and return the exit code.
 
     Raises:
         StageError: settings, sources or the project itself do not allow a run, or it was interrupted.
     """
     started = time.monotonic()
-    with opened_project() as settings:
+    with opened_project(say if wait else None) as settings:
         check_targets(targets, list(settings.select))
         steps = choose(plan(), targets)
         say(describe(steps, targets))
-        outcomes = run_steps(steps, _run_step, say)
+        with followed(steps if publish else [], say):
+            outcomes = run_steps(steps, _run_step, say)
         code = exit_code(outcomes)
         whole = bool(steps and not code and not targets)
         failures = close_run(settings, partial(publish_changed, tell=say) if publish else None, whole)
@@ -81,14 +83,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.run", description=__doc__)
     parser.add_argument("targets", nargs="*", help="a stage (train@dcgan), a kind (train) or a model; default: all")
     parser.add_argument("--no-publish", action="store_true", help="do not show the results in MLflow")
+    parser.add_argument("--wait", action="store_true", help="wait for another run in this folder, instead of leaving")
     arguments = parser.parse_args()
-    prepare_environment()
-    STOP.install(insistent=True)
-    try:
-        return run(arguments.targets, not arguments.no_publish)
-    except StageError as error:
-        complain(error)
-        return error.code
+    return answer("run", partial(run, arguments.targets, not arguments.no_publish, arguments.wait))
 
 
 if __name__ == "__main__":

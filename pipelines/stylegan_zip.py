@@ -11,14 +11,15 @@ import os
 import sys
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.entry import answer
 from stages.dataset import ImageDataset, read_shard, shard_name
 from stages.download.stylegan import DATASET
-from stages.errors import InputError, StageError
-from stages.process import prepare_environment
+from stages.errors import InputError
 from stages.progress import progress
 from stages.storage import check_free, sync_file
 
@@ -125,13 +126,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="the zip to write")
     parser.add_argument("--split", choices=SPLITS, help="only these pictures (default: all)")
     arguments = parser.parse_args()
-    prepare_environment()
-    try:
-        count = write_stylegan_zip(IMAGES, arguments.out, arguments.split)
-    except StageError as error:
-        print(f"stylegan_zip: {error}", file=sys.stderr)
-        return error.code
-    print(f"{count} pictures in {arguments.out}")
+    return answer("stylegan_zip", partial(_write, arguments.out, arguments.split))
+
+
+def _write(out: Path, split: str | None) -> int:
+    print(f"{write_stylegan_zip(IMAGES, out, split)} pictures in {out}")
     return 0
 
 

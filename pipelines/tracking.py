@@ -1,13 +1,14 @@
-"""Builds one model's MLflow run from its results; whatever the run already holds is not written again.
+"""Writes trainings and results into MLflow, one run per training; whatever a run already holds is not written again.
 
-Imports mlflow, which takes seconds: import this module only where something is to be published.
+Imports mlflow, which takes seconds: import this module only where something is to be written.
 """
 
 import math
 import os
 import re
 import time
-from datetime import datetime
+from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,35 @@ import mlflow
 import yaml
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from pipelines.results import Results, flatten
+from pipelines.curves import (
+    LOCK,
+    curve_metrics,
+    figures_of,
+    milliseconds,
+    params_of,
+    tags_of,
+    training_tags,
+)
+from pipelines.onnx_model import log_onnx
+from pipelines.results import Results, seconds_of
+from pipelines.training import Training
 from stages.addresses import public
-from stages.errors import GateError
-from stages.storage import sha256_bytes, sha256_file
 
 EXPERIMENT = "image-foundry"
 FINGERPRINT, MODEL = "training.fingerprint", "training.model"
 SUPERSEDED, ONNX_LOGGED = "superseded.by", "onnx.logged"
+HEARTBEAT, ENDED = "heartbeat", "training.ended"
+# A live training beats once a minute; four beats may be lost, and clocks of machines differ by a minute at most.
+STALE_SECONDS = 300.0
 GRIDS_KEY = "samples"
-MAX_GRIDS = 10
-MODEL_NAME = "generator"
 BATCH = 100  # MLflow's limit for parameters and tags per request
 METRICS_BATCH = 1000
-# A larger budget goes on in the same run, and MLflow never changes a parameter: what may grow is a tag.
-GROWING = {"budget_kimg", "checkpoint_kimg"}
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # the defaults wait minutes
+RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"  # the defaults wait minutes
+PATIENCE = {RETRIES: "2", TIMEOUT: "20"}
 NO_ADDRESSES = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"  # MLflow prints them with user and password
-PARAMS, LOCK = Path("params.yaml"), Path("dvc.lock")
+PARAMS = Path("params.yaml")
+
+_patience_set: dict[str, str] = {}  # by this module, unlike what the user has set
 
 
 def tracking_errors() -> tuple[type[Exception], ...]:
@@ -42,16 +54,23 @@ def tracking_errors() -> tuple[type[Exception], ...]:
     return (mlflow.exceptions.MlflowException, SQLAlchemyError, OSError)
 
 
-class Tracker:
-    """Writes results into one experiment of one tracking server or database."""
+def be_patient(patience: dict[str, str]) -> None:
+    """Let MLflow wait so long for a server from now on; what the user has set stays."""
+    for name, value in patience.items():
+        if os.environ.get(name) == _patience_set.get(name):
+            os.environ[name] = _patience_set[name] = value
 
-    def __init__(self, uri: str) -> None:
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(name, value)
+
+class Tracker:
+    """Writes into one experiment of one tracking server or database; remembers which points its runs hold."""
+
+    def __init__(self, uri: str, patience: dict[str, str] = PATIENCE) -> None:
+        be_patient(patience)
         os.environ[NO_ADDRESSES] = "true"
         mlflow.set_tracking_uri(uri)
         self.client = mlflow.MlflowClient(uri)
         self.experiment = self._experiment(uri)
+        self.steps: dict[tuple[str, str], set[int]] = {}  # by run and metric
 
     def _experiment(self, uri: str) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)
@@ -62,84 +81,151 @@ class Tracker:
         return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
 
     def publish(self, results: Results) -> str:
-        """Bring one model's run up to date and return its id.
+        """Bring the run of a finished training up to date and return its id.
 
         Raises:
             GateError: the ONNX file is not the one that its parity record describes.
         """
-        run = self.find(results) or self._create(results)
+        training = results.training
+        run = self.find(training) or self._create(training)
         run_id = str(run.info.run_id)
-        self._log_params_and_tags(run, results)
-        self._log_metrics(run, results)
-        self._log_grids(run_id, results)
+        self._log_params(run, training)
+        self._log_tags(run, {**training_tags(training), **tags_of(results)})
+        self._log_curve(run_id, training)
+        self._log_figures(run, results)
+        self._log_grids(run_id, training)
         self._log_files(run_id, results)
         if results.parity and run.data.tags.get(ONNX_LOGGED) != results.parity["sha256"]:
-            self._log_onnx(run_id, results)
-        self.client.set_terminated(run_id, "FINISHED", end_time=milliseconds(results.record["finished"]))
+            log_onnx(run_id, results.folder / "onnx" / "model.onnx", results.parity, results.name)
+            self.client.set_tag(run_id, ONNX_LOGGED, results.parity["sha256"])
+        self._end(run, "FINISHED", None, seconds_of(results.record["finished"]))
         return run_id
 
-    def find(self, results: Results) -> Run | None:
+    def begin(self, training: Training) -> str | None:
+        """Return the run of a training that is under way, now RUNNING.
+
+        None where one is found that shows a curve, and the training itself has none yet: it may come out otherwise.
+        """
+        run = self.find(training)
+        if run is not None and run.data.metrics and not training.curve:
+            return None
+        run = run or self._create(training)
+        self._log_params(run, training)
+        self._revive(run)
+        return str(run.info.run_id)
+
+    def progress(self, run_id: str, training: Training) -> None:
+        """Add what a training under way has made since."""
+        self._log_tags(self.client.get_run(run_id), training_tags(training))
+        self._log_curve(run_id, training)
+        self._log_grids(run_id, training)
+
+    def beat(self, run_id: str) -> None:
+        """Note that a training is alive; one that was taken for dead meanwhile is RUNNING again."""
+        self._revive(self.client.get_run(run_id))
+        self.client.set_tag(run_id, HEARTBEAT, _now())
+
+    def end(self, run_id: str, status: str, reason: str | None, moment: float | None) -> None:
+        """Set how a training ended: FINISHED, KILLED or FAILED, why, and when (seconds since 1970; None: now)."""
+        self._end(self.client.get_run(run_id), status, reason, moment)
+
+    def sweep(self, alive: Collection[str]) -> list[str]:
+        """Set trainings KILLED that are RUNNING without a heartbeat, and return a line for each.
+
+        Those of this workspace with the fingerprints `alive` are left alone, and so is what others put here by hand.
+        """
+        told = []
+        for run in self.client.search_runs([self.experiment], "attributes.status = 'RUNNING'"):
+            tags, moment = run.data.tags, _last_sign(run)
+            if MODEL in tags and tags.get(FINGERPRINT) not in alive and time.time() - moment > STALE_SECONDS:
+                reason = f"no heartbeat since {_iso(moment)}"
+                self._end(run, "KILLED", reason, moment)
+                told.append(f"MLflow: run {run.info.run_id} of {tags[MODEL]}: {reason}, now KILLED")
+        return told
+
+    def find(self, training: Training) -> Run | None:
         """Return the run of this training, None where there is none.
 
         A training that was repeated from the start (its old state was gone) and came out otherwise gets a run of its
         own, since one run cannot show the curve of one training and the scores of another.
         """
-        query = f"tags.`{FINGERPRINT}` = '{results.record['fingerprint']}' and tags.`{MODEL}` = '{results.name}'"
+        query = f"tags.`{FINGERPRINT}` = '{training.fingerprint}' and tags.`{MODEL}` = '{training.name}'"
         runs = self.client.search_runs([self.experiment], query)
         current = [run for run in runs if SUPERSEDED not in run.data.tags]
-        if not current or self._agrees(current[0], results):
+        if not current or self._agrees(current[0], training):
             return current[0] if current else None
-        replacement = self._create(results)
+        replacement = self._create(training)
         self.client.set_tag(current[0].info.run_id, SUPERSEDED, replacement.info.run_id)
         return replacement
 
-    def _agrees(self, run: Run, results: Results) -> bool:
-        curve = {m.step: m.value for m in curve_metrics(results) if m.key == "loss_generator"}
+    def _agrees(self, run: Run, training: Training) -> bool:
+        curve = {m.step: m.value for m in curve_metrics(training) if m.key == "loss_generator"}
         logged = self.client.get_metric_history(run.info.run_id, "loss_generator")
         return all(math.isclose(curve.get(m.step, m.value), m.value, rel_tol=1e-9) for m in logged)
 
-    def _create(self, results: Results) -> Run:
-        record = results.record
+    def _create(self, training: Training) -> Run:
         return self.client.create_run(
             self.experiment,
-            start_time=milliseconds(record["started"]),
-            run_name=f"{results.name}-{record['fingerprint'][:8]}",
-            tags={FINGERPRINT: record["fingerprint"], MODEL: results.name},
+            start_time=milliseconds(training.started),
+            run_name=f"{training.name}-{training.fingerprint[:8]}",
+            tags={FINGERPRINT: training.fingerprint, MODEL: training.name, HEARTBEAT: _now()},
         )
 
-    def _log_params_and_tags(self, run: Run, results: Results) -> None:
-        known = run.data.params
-        params = {key: str(value) for key, value in params_of(results).items() if key not in known}
+    def _revive(self, run: Run) -> None:
+        if ENDED in run.data.tags:
+            self.client.delete_tag(run.info.run_id, ENDED)
+        if run.info.status != "RUNNING":
+            self.client.update_run(run.info.run_id, status="RUNNING")
+
+    def _end(self, run: Run, status: str, reason: str | None, moment: float | None) -> None:
+        run_id = run.info.run_id
+        if reason:
+            self.client.set_tag(run_id, ENDED, reason)
+        elif ENDED in run.data.tags:
+            self.client.delete_tag(run_id, ENDED)
+        self.client.set_terminated(run_id, status, end_time=milliseconds(moment or time.time()))
+
+    def _log_params(self, run: Run, training: Training) -> None:
+        params = {key: str(value) for key, value in params_of(training).items() if key not in run.data.params}
         for part in _parts([Param(key, value) for key, value in params.items()], BATCH):
             self.client.log_batch(run.info.run_id, params=part)
-        tags = {key: value for key, value in tags_of(results).items() if run.data.tags.get(key) != value}
-        for part in _parts([RunTag(key, value) for key, value in tags.items()], BATCH):
+
+    def _log_tags(self, run: Run, tags: dict[str, str]) -> None:
+        changed = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
+        for part in _parts(changed, BATCH):
             self.client.log_batch(run.info.run_id, tags=part)
 
-    def _log_metrics(self, run: Run, results: Results) -> None:
-        """Log points of the curve at steps that are not there, and figures whose latest value is another."""
-        new = []
-        steps: dict[str, set[int]] = {}
-        for metric in curve_metrics(results):
-            if metric.key not in steps:
-                history = self.client.get_metric_history(run.info.run_id, metric.key)
-                steps[metric.key] = {point.step for point in history}
-            if metric.step not in steps[metric.key]:
-                new.append(metric)
-        now = int(time.time() * 1000)  # among points of one step MLflow shows the newest
-        for key, value in figures_of(results).items():
-            if run.data.metrics.get(key) != value:
-                new.append(Metric(key, value, now, results.step_at(results.record["kimg"])))
+    def _log_curve(self, run_id: str, training: Training) -> None:
+        """Log the points of the curve at steps that the run does not hold."""
+        new = [point for point in curve_metrics(training) if point.step not in self._steps(run_id, point.key)]
+        for part in _parts(new, METRICS_BATCH):
+            self.client.log_batch(run_id, metrics=part)
+        for point in new:
+            self._steps(run_id, point.key).add(point.step)
+
+    def _steps(self, run_id: str, key: str) -> set[int]:
+        if (run_id, key) not in self.steps:
+            self.steps[run_id, key] = {point.step for point in self.client.get_metric_history(run_id, key)}
+        return self.steps[run_id, key]
+
+    def _log_figures(self, run: Run, results: Results) -> None:
+        """Log the figures whose latest value is another."""
+        now = milliseconds(time.time())  # among points of one step MLflow shows the newest
+        step = results.training.step_at(results.record["kimg"])
+        figures = figures_of(results).items()
+        new = [Metric(key, value, now, step) for key, value in figures if run.data.metrics.get(key) != value]
         for part in _parts(new, METRICS_BATCH):
             self.client.log_batch(run.info.run_id, metrics=part)
 
-    def _log_grids(self, run_id: str, results: Results) -> None:
+    def _log_grids(self, run_id: str, training: Training) -> None:
+        if not training.grids:
+            return
         from PIL import Image
 
         files = [Path(entry.path).name for entry in self.client.list_artifacts(run_id, "images")]
         logged = {int(found[1]) for name in files if (found := re.match(rf"{GRIDS_KEY}\D+step\D(\d+)\D", name))}
-        for kimg, path in chosen_grids(results.folder / "training" / "samples").items():
-            if (step := results.step_at(kimg)) not in logged:
+        for kimg, path in training.grids.items():
+            if (step := training.step_at(kimg)) not in logged:
                 with Image.open(path) as picture:
                     self.client.log_image(run_id, picture.convert("RGB"), key=GRIDS_KEY, step=step, synchronous=True)
 
@@ -150,137 +236,21 @@ class Tracker:
         if PARAMS.exists():
             self.client.log_text(run_id, params_without_secrets(PARAMS), PARAMS.name)
 
-    def _log_onnx(self, run_id: str, results: Results) -> None:
-        import onnx
-        import onnxruntime
 
-        path = results.folder / "onnx" / "model.onnx"
-        expected = results.parity["sha256"]
-        found = sha256_file(path) if path.exists() else "none, since it is not there"
-        if found != expected:
-            raise GateError(f"{path} has sha256 {found}, parity.json describes {expected}; run `dvc repro`")
-        model = onnx.load(path)
-        if sha256_bytes(model.SerializeToString()) != expected:
-            raise GateError(
-                f"{path} would have other bytes in MLflow: this onnx {onnx.__version__} writes it otherwise"
-            )
-        with mlflow.start_run(run_id=run_id, log_system_metrics=False):
-            mlflow.onnx.log_model(
-                model,
-                name=MODEL_NAME,
-                signature=signature_of(path, results.parity["inputs"]),
-                pip_requirements=[f"onnx=={onnx.__version__}", f"onnxruntime=={onnxruntime.__version__}"],
-                metadata={"sha256": expected, "model": results.name},
-                save_as_external_data=False,  # otherwise MLflow moves the weights out and the bytes differ
-            )
-        self.client.set_tag(run_id, ONNX_LOGGED, expected)
+def _last_sign(run: Run) -> float:
+    """Return when a run was last known to be alive, in seconds since 1970."""
+    try:
+        return seconds_of(run.data.tags[HEARTBEAT])
+    except (KeyError, ValueError):  # of an earlier version, or edited by hand
+        return float(run.info.start_time) / 1000
 
 
-def signature_of(path: Path, inputs: list[dict[str, Any]]) -> Any:
-    """Return the signature that one batch of two really shows; dimensions that are no number are the batch's."""
-    import numpy as np
-    import onnxruntime
-    from mlflow.models import infer_signature
-
-    arrays = {}
-    for entry in inputs:
-        shape = [size if isinstance(size, int) and size > 0 else 2 for size in entry["shape"]]
-        arrays[entry["name"]] = np.zeros(shape, dtype=np.dtype(entry["dtype"]))
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return infer_signature(arrays, dict(zip(names, session.run(names, arrays), strict=True)))
+def _now() -> str:
+    return _iso(time.time())
 
 
-def params_of(results: Results) -> dict[str, Any]:
-    """Return the settings of the training as flat parameters, without those that may grow."""
-    trained = {**results.record["settings"], "augment": results.record.get("policy", {})}
-    return {key: value for key, value in flatten(trained).items() if not _grows(key)}
-
-
-def _grows(key: str) -> bool:
-    return key.rpartition(".")[2] in GROWING
-
-
-def tags_of(results: Results) -> dict[str, str]:
-    """Return what identifies the results: commit, dataset, weights, recipes, hardware."""
-    record = results.record
-    tags = {
-        "mlflow.source.git.commit": record.get("git_commit"),
-        "git.commit": record.get("git_commit"),
-        "git.dirty": record.get("git_dirty"),
-        "dataset.sha256": record.get("dataset"),
-        "training.kimg": record["kimg"],
-        "training.step": results.step_unit,
-        "training.device": record.get("device"),
-        "training.alerts": "; ".join(map(str, record.get("alerts", []))) or "none",
-        "training.lineage": " ".join(map(str, record.get("lineage", []))) or "none",
-        "weights.sha256": results.weights,
-        "onnx.sha256": results.parity.get("sha256"),
-        "onnx.opset": results.parity.get("opset"),
-        "hardware.hash": results.benchmark.get("hardware_hash"),
-        "dvc.lock.sha256": sha256_file(Path("dvc.lock")) if Path("dvc.lock").exists() else None,
-    }
-    tags |= {f"recipe.{name}": recipe.get("hash") for name, recipe in results.scores.get("recipes", {}).items()}
-    tags |= {key: value for key, value in flatten(record["settings"]).items() if _grows(key)}
-    return {key: str(value) for key, value in tags.items() if value is not None}
-
-
-def curve_metrics(results: Results) -> list[Metric]:
-    """Return the curve as points over the run's steps; of rows that round to the same step the last one counts."""
-    started = milliseconds(results.record["started"])
-    length = milliseconds(results.record["finished"]) - started
-    rows = {results.step_at(row["kimg"]): row for row in results.curve}
-    points = []
-    for step, row in rows.items():
-        when = started + round(length * min(1.0, row["kimg"] / results.record["kimg"]))
-        points += [
-            Metric(key, float(value), when, step) for key, value in row.items() if key != "kimg" and _is_figure(value)
-        ]
-    return points
-
-
-def figures_of(results: Results) -> dict[str, float]:
-    """Return all that was measured after the training, under names that carry what was measured."""
-    scores = results.scores
-    figures = dict(scores.get("scores", {}))
-    figures |= {f"floor_{name}": value for name, value in scores.get("floor", {}).items()}
-    figures |= {name.replace(".", "_"): value for name, value in flatten(scores.get("baselines", {})).items()}
-    differences = [v for v in results.parity.get("max_abs_difference", {}).values() if _is_figure(v)]
-    figures |= {"onnx_max_abs_difference": max(differences)} if differences else {}
-    figures |= {"onnx_bytes": results.parity.get("bytes")}
-    for row in results.benchmark.get("rows", []):
-        figures |= _benchmark_figures(row)
-    record = results.record
-    figures |= {f"training_{name}": record.get(name) for name in ("seconds", "cpu_seconds", "pictures_per_second")}
-    return {name: float(value) for name, value in figures.items() if _is_figure(value)}
-
-
-def _benchmark_figures(row: dict[str, Any]) -> dict[str, Any]:
-    runtime = "onnx" if row["runtime"] == "onnxruntime" else row["runtime"]
-    provider = row["provider"].removesuffix("ExecutionProvider").lower()
-    names = ("p50_ms", "p95_ms", "p99_ms", "pictures_per_second")
-    return {f"{runtime}_{provider}_batch{row['batch']}_{name}": row.get(name) for name in names}
-
-
-def _is_figure(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def chosen_grids(folder: Path) -> dict[float, Path]:
-    """Return at most ten sample grids by kimg, evenly apart and always the last: MLflow's page is slow with more."""
-    files = sorted(folder.glob("*.png"))
-    grids = {float(found[1]): path for path in files if (found := re.search(r"(\d+(?:\.\d+)?)", path.stem))}
-    steps = sorted(grids)
-    stride = 1
-    while len(steps[::-1][::stride]) > MAX_GRIDS:
-        stride *= 2  # grids of a longer training are then mostly among those of a shorter one
-    return {step: grids[step] for step in sorted(steps[::-1][::stride])}
-
-
-def milliseconds(moment: str | float) -> int:
-    """Return a moment (ISO 8601 or seconds since 1970) as milliseconds since 1970."""
-    seconds = datetime.fromisoformat(moment).timestamp() if isinstance(moment, str) else moment
-    return int(seconds * 1000)
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _parts(items: list[Any], size: int) -> list[list[Any]]:

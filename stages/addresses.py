@@ -2,12 +2,14 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from stages.errors import InputError
 
 PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+ADDRESS = re.compile(r"(\w+://)(?:[^\s'\"]*@)?([^\s'\"?#]*)(?:[?#][^\s'\"]*)?")
 MAX_NAME = 100
 PLAIN_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -18,28 +20,41 @@ def public(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def check_https(url: str, what: str) -> None:
+def origin(url: str) -> str:
+    """Return scheme, host and port of an address: what may be shown where a server chose the path, or repeats it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose addresses have lost userinfo, query and fragment, fit for a message about what is wrong."""
+    return ADDRESS.sub(r"\1\2", text)
+
+
+def check_https(url: str, what: str, show: Callable[[str], str] = public) -> None:
     """Let https pass alone: over anything else, another's bytes could be pinned at first sight.
+
+    `show` returns what of the address may be told.
 
     Raises:
         InputError: another scheme, no host, a port that is none, a character that cannot be printed; the address is
             shown without its secrets.
     """
-    reason = _refusal(url)
+    reason = _refusal(url, show)
     if reason:
         raise InputError(f"{what} {reason}")
 
 
-def _refusal(url: str) -> str:
+def _refusal(url: str, show: Callable[[str], str]) -> str:
     if not url.isprintable():
         return "holds a character that cannot be printed"
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        return f"is no address ({error})"
+    except ValueError:  # whose text holds the part that is wrong, which may be a password
+        return "is no address; expected https://host/path or https://host:port/path"
     if parts.scheme != "https":
-        return f"is {public(url)}: {parts.scheme or 'no scheme'} is not allowed, only https"
+        return f"is {show(url)}: {parts.scheme or 'no scheme'} is not allowed, only https"
     if not parts.hostname:
         return "names no host; expected https://host/path"
     return "" if _is_host(parts.hostname) else f"names {parts.hostname}, which is no host; expected https://host/path"

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import ctypes
-import errno
 import os
 import re
 import signal
@@ -11,19 +10,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
-from stages.errors import InputError, Interrupted, ResourceError, StageError
+from stages import ranks
+from stages.errors import InputError, Interrupted, StageError
+from stages.failures import translate
+from stages.output import survive_lost_output
 from stages.storage import write_json
 
 WORK = Path(".work")
 NOTES = WORK / "last"  # how each stage ended
 PR_SET_PDEATHSIG = 1
 PARENT_POLL_SECONDS = 1.0
-# libraries report exhausted disk and memory by text alone: safetensors, numpy, torch, process pools
-DISK_FULL = ("no space left", "storagefull", "os error 28", " requested and ")
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+OWNER_LENGTH = 160
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 QUIET = {
@@ -102,12 +103,18 @@ class StopSignal:
 STOP = StopSignal()
 
 
+class AtWorkError(InputError):
+    """Another process works on the same things in this workspace."""
+
+
 @contextlib.contextmanager
-def stage_lock(stage: str) -> Iterator[None]:
+def stage_lock(stage: str, wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the lock of one stage of this workspace; the kernel frees it when the process dies.
 
+    Where another process holds it, `wait` is told which one, since when and what it runs, and then it is waited for.
+
     Raises:
-        InputError: another process holds it; its id is named.
+        AtWorkError: another process holds it and there is no `wait`; the message tells the same.
     """
     from filelock import FileLock, Timeout
 
@@ -118,14 +125,33 @@ def stage_lock(stage: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        holder = owner.read_text() if owner.exists() else "unknown"
-        raise InputError(f"{stage} is already running in this workspace (process {holder}); wait for it") from None
+        found = f"{stage} is already running in this workspace ({_describe_owner(owner)})"
+        if wait is None:
+            raise AtWorkError(f"{found}; wait for it") from None
+        wait(f"{found}; waiting for it")
+        lock.acquire()
     try:
         owner.write_text(str(os.getpid()))
         yield
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _describe_owner(owner: Path) -> str:
+    """Return the process that a lock's owner file names, since when it holds the lock, and its command line."""
+    import psutil
+
+    try:
+        pid, since = int(owner.read_text()), datetime.fromtimestamp(owner.stat().st_mtime)
+    except (OSError, ValueError):  # it starts or ends this moment
+        return "process unknown"
+    try:
+        command = psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return f"process {pid}"
+    words = " ".join(" ".join([Path(command[0]).name, *command[1:]] if command else []).split())
+    return f"process {pid} since {since:%Y-%m-%d %H:%M:%S}: {words[:OWNER_LENGTH]}"
 
 
 def parse_arguments(stage: str, description: str, per_model: bool, extra: Callable | None = None) -> argparse.Namespace:
@@ -147,44 +173,46 @@ def _refuse(message: str) -> int:
     return InputError.code
 
 
-def run_stage(stage: str, work: Callable[[], None]) -> int:
+def run_stage(stage: str, work: Callable[[], None], several: bool = False) -> int:
     """Run a stage's work under its lock and return its exit code, with one clear line for whatever ends it early.
 
     The outcome (code, reason, retryable) is left in `.work/last/STAGE.json`, since DVC turns any failure into 255.
+    Where `several`, WORLD_SIZE decides how many processes do the work together; any other stage ignores it.
     """
     prepare_environment()
+    survive_lost_output()
     started = time.time()
+    if not several:
+        ranks.stay_alone()
     failure: StageError | None = None
     try:
         STOP.install()
         die_with_parent()
-        with stage_lock(stage):
-            work()
+        _work_alone_or_together(stage, work)
     except StageError as error:
         failure = error
     except Exception as error:
-        failure = _as_resource_error(error)
+        failure = ranks.lost_peer(error) if ranks.is_lost_peer(error) else translate(error)
         if failure is None:  # a defect: it keeps its trace
             _leave_note(stage, started, StageError(f"{type(error).__name__}: {error}"))
             raise
-    if failure:
+    if failure and not ranks.has_leader():
         print(f"{stage}: {failure}", file=sys.stderr, flush=True)
     _leave_note(stage, started, failure)
     return failure.code if failure else 0
 
 
-def _as_resource_error(error: BaseException) -> StageError | None:
-    """Translate exhausted disk, memory or device into one line; anything else is a defect and keeps its trace."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceError(f"the disk is full: {error.filename or 'free some space'}; what was finished is kept")
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES):
-        return ResourceError(f"{error.filename} cannot be written: {error.strerror}")
-    text = str(error).lower()
-    if any(sign in text for sign in DISK_FULL):
-        return ResourceError("the disk is full: free some space; what was finished is kept")
-    if isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY):
-        return ResourceError("out of memory; lower `batch` or the resolution, or set `precision: bf16` for this model")
-    return None
+def _work_alone_or_together(stage: str, work: Callable[[], None]) -> None:
+    """Work under the stage's lock, which the first of several processes holds for all."""
+    if ranks.world_size() > 1 and not ranks.is_rank():
+        with stage_lock(stage):
+            pass  # a second training is refused before its processes start
+        ranks.Ranks(stage, NOTES).run()
+    elif ranks.rank() > 0:
+        work()
+    else:
+        with stage_lock(stage):
+            work()
 
 
 def _leave_note(stage: str, started: float, failure: StageError | None) -> None:
@@ -194,5 +222,6 @@ def _leave_note(stage: str, started: float, failure: StageError | None) -> None:
         "retryable": failure.retryable if failure else False,
         "seconds": round(time.time() - started, 3),
     }
+    name = ranks.name_of(stage) if ranks.has_leader() or ranks.rank() else stage
     with contextlib.suppress(OSError):  # the note explains a failure; it must not replace it
-        write_json(NOTES / f"{stage}.json", note)
+        write_json(NOTES / f"{name}.json", note)

@@ -5,10 +5,11 @@ Needs no server set up: without PREFECT_API_URL Prefect starts one of its own fo
 
 import argparse
 import sys
+from functools import partial
 
+from pipelines.entry import answer
 from pipelines.execution import run_supervised
-from stages.errors import StageError
-from stages.process import STOP, prepare_environment
+from pipelines.flows.outage import set_patience
 from stages.settings import load_settings
 
 
@@ -17,19 +18,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.flows", description=__doc__)
     parser.add_argument("flow", choices=["lifecycle"], help="which flow to run")
     parser.add_argument("--no-publish", action="store_true", help="do not show the results in MLflow")
+    parser.add_argument("--wait", action="store_true", help="wait for another run in this folder, instead of leaving")
     arguments = parser.parse_args()
-    prepare_environment()
-    STOP.install(insistent=True)
-    try:
-        load_settings()  # a wrong setting is told at once, not after Prefect has started
-        options = ["--no-publish"] if arguments.no_publish else []
-        command = [sys.executable, "-m", f"pipelines.flows.{arguments.flow}", *options]
-        # Supervised, since Prefect leaves its own server behind when a flow is stopped or killed; the flow ends first,
-        # so that it can still tell that server how it ended.
-        return run_supervised(command, options=("--leader-first",))
-    except StageError as error:
-        print(f"flows: {error}", file=sys.stderr)
-        return error.code
+    options = [option for option in ("--no-publish", "--wait") if getattr(arguments, option[2:].replace("-", "_"))]
+    return answer("flows", partial(_run_supervised, arguments.flow, options))
+
+
+def _run_supervised(flow: str, options: list[str]) -> int:
+    load_settings()  # a wrong setting is told at once, not after Prefect has started
+    set_patience()
+    # Supervised, since Prefect leaves its own server behind when a flow is stopped or killed; the flow ends first, so
+    # that it can still tell that server how it ended.
+    return run_supervised([sys.executable, "-m", f"pipelines.flows.{flow}", *options], options=("--leader-first",))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.addresses import check_https, file_name, public
+from stages.addresses import check_https, file_name, origin, public
 from stages.errors import FetchError, InputError
 from stages.packages import cache_folder
 from stages.progress import progress_bar
@@ -307,7 +307,7 @@ def _answer(client: "httpx.Client", remote: Remote, method: str, headers: dict[s
             request = answer.next_request
         finally:
             answer.close()
-        check_https(str(request.url), f"{remote.shown} leads to an address that")
+        check_https(str(request.url), f"{remote.shown} leads to an address that", origin)
     raise InputError(f"{remote.shown} leads on and on, more than {MAX_REDIRECTS} times")
 
 

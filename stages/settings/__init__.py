@@ -108,10 +108,17 @@ def load_settings(path: Path = Path("params.yaml")) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not valid YAML: {_where(error)}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path} holds no settings")
     settings = validated(Settings, raw, "")
     for name in settings.select:
         settings.model(name)
     return settings
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """Return what is wrong and in which line; PyYAML's own text quotes the line, in which a token may stand."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    return f"{problem or getattr(error, 'reason', 'it cannot be read')}{place}"

@@ -4,6 +4,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stages.addresses import without_secrets
 from stages.errors import InputError
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -28,7 +29,8 @@ def validated(kind: type[Model], raw: dict[str, Any], prefix: str) -> Model:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise InputError("; ".join(_explain(kind, prefix, entry) for entry in error.errors())) from error
+        lines = (_explain(kind, prefix, entry) for entry in error.errors())
+        raise InputError(without_secrets("; ".join(lines))) from None  # pydantic's own text shows values as they are
 
 
 def _explain(kind: type[BaseModel], prefix: str, entry: Any) -> str:

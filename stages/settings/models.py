@@ -37,6 +37,8 @@ class ModelSettings(Strict):
     beta1: Annotated[float, Field(ge=0, lt=1)]
     beta2: Annotated[float, Field(ge=0, lt=1)]
     batch: Annotated[int, Field(ge=2)]
+    accumulation: Count
+    checkpointing: bool
     budget_kimg: Positive
     ema_half_life_kimg: Positive
     ema_rampup: Share

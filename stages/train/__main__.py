@@ -24,7 +24,7 @@ def main() -> int:
         training = Path("models") / arguments.model / "training"
         run(arguments.model, settings, Path("data/images"), Path("data/augment"), training, arguments.adopt)
 
-    return run_stage(f"train@{arguments.model}", work)
+    return run_stage(f"train@{arguments.model}", work, several=True)
 
 
 if __name__ == "__main__":

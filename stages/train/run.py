@@ -1,12 +1,10 @@
 """Trains one selected model, resuming where a state of the same fingerprint is, and writes its weights and record."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from stages.dataset import ImageDataset
 from stages.errors import InputError
@@ -17,10 +15,11 @@ from stages.train.adoption import adopt_state, explain_others, prepare_folder
 from stages.train.results import write_results
 from stages.trainer.adversarial import Adversaries
 from stages.trainer.augmentation import Policy
-from stages.trainer.budget import describe_budget, measure_speed, state_bytes
+from stages.trainer.budget import describe_budget, disk_needed, measure_speed, state_bytes
 from stages.trainer.fingerprint import Fingerprint, code_closure, effective_settings
 from stages.trainer.loop import TrainingLoop
 from stages.trainer.state import KEPT
+from stages.trainer.world import World, open_accelerator
 
 CONFIG_SETTINGS = ("family", "latent", "width", "discriminator_width", "upsample")
 
@@ -36,37 +35,48 @@ def run(
         Interrupted: a signal arrived; the state is saved.
     """
     started = time.time()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    world = World(open_accelerator(settings.precision))
     dataset = ImageDataset(images, "train")
-    check_training(name, settings, dataset)
+    check_training(name, settings, dataset, world.size)
     policy = Policy.read(read_json(require(augment, "augment") / "policy.json", "run `python -m stages.augment`"))
     fingerprint = fingerprint_of(settings, dataset, policy)
     root = WORK / "train" / name
-    folder = prepare_folder(root, fingerprint)
-    if adopt:
-        adopt_state(root, fingerprint, adopt, settings.budget_kimg)
-    loop, config = build_loop(settings, dataset, policy, folder)
+    folder = root / fingerprint.digest
+    if world.leads:
+        prepare_folder(root, fingerprint)
+        if adopt:
+            adopt_state(root, fingerprint, adopt, settings.budget_kimg)
+    world.wait()
+    loop, config = build_loop(settings, dataset, policy, folder, world)
     if not resume(name, loop):
         for line in explain_others(root, fingerprint):
             print(f"{name}: {line}", flush=True)
     loop.run(name)
-    with STOP.defer():  # results and record belong together
-        write_results(name, loop, config, fingerprint, training, started)
+    if world.leads:
+        with STOP.defer():  # results and record belong together
+            write_results(name, loop, config, fingerprint, training, started)
+    world.close()
 
 
-def check_training(name: str, settings: ModelSettings, dataset: ImageDataset) -> None:
+def check_training(name: str, settings: ModelSettings, dataset: ImageDataset, processes: int) -> None:
     """Refuse what cannot be trained.
 
     Raises:
-        InputError: there are fewer pictures than a batch, or several processes were started.
+        InputError: there are fewer pictures than a batch, or the batch cannot be cut into equal parts.
     """
     if len(dataset) < settings.batch:
         raise InputError(
             f"models.{name}.batch is {settings.batch}, but only {len(dataset)} training pictures are there; "
             "lower batch or add pictures"
         )
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1:
-        raise InputError(f"WORLD_SIZE is {world}; training runs in one process in this version")
+    parts = processes * settings.accumulation
+    if settings.batch % parts:
+        raise InputError(
+            f"models.{name}.batch is {settings.batch}, which {processes} processes (WORLD_SIZE) with "
+            f"models.{name}.accumulation {settings.accumulation} cannot share equally; expected a multiple of {parts}"
+        )
 
 
 def fingerprint_of(settings: ModelSettings, dataset: ImageDataset, policy: Policy) -> Fingerprint:
@@ -77,23 +87,18 @@ def fingerprint_of(settings: ModelSettings, dataset: ImageDataset, policy: Polic
 
 
 def build_loop(
-    settings: ModelSettings, dataset: ImageDataset, policy: Policy, folder: Path
+    settings: ModelSettings, dataset: ImageDataset, policy: Policy, folder: Path, world: World
 ) -> tuple[TrainingLoop, dict[str, Any]]:
     """Build networks and loop; say what the training will cost, measured on throw-away copies of the networks."""
     config = {key: getattr(settings, key) for key in CONFIG_SETTINGS}
     config |= {"resolution": dataset.resolution, "channels": dataset.channels, "class_names": []}
-    accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(settings.precision, settings.precision))
-    if settings.precision == "fp16" and accelerator.device.type == "cpu":
-        raise InputError("precision is fp16, which needs a GPU; use bf16 or fp32 here")
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    throwaway = Adversaries(config, settings, policy, accelerator)
+    throwaway = Adversaries(config, settings, policy, world)
     speed = measure_speed(throwaway, settings.batch, (dataset.channels, dataset.resolution, dataset.resolution))
-    disk = KEPT * state_bytes(throwaway)
-    check_free(folder, disk, "training states")
+    state = state_bytes(throwaway)
+    check_free(folder, disk_needed(folder, state), "training states and results")
     holdout = ImageDataset(dataset.folder, "holdout")
-    loop = TrainingLoop(Adversaries(config, settings, policy, accelerator), dataset, holdout, settings, folder)
-    loop.speed, loop.disk = speed, disk
+    loop = TrainingLoop(Adversaries(config, settings, policy, world), dataset, holdout, settings, folder)
+    loop.speed, loop.disk = speed, KEPT * state
     return loop, config
 
 
@@ -102,6 +107,7 @@ def resume(name: str, loop: TrainingLoop) -> bool:
 
     Raises:
         InputError: an adopted state is of another architecture.
+        ResourceError: the state was trained on a GPU, and none is visible now.
     """
     try:
         resumed = loop.resume()

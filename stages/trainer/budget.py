@@ -1,6 +1,7 @@
 """What a training will cost, said before it starts: pictures per hour, hours, disk."""
 
 import time
+from pathlib import Path
 
 import torch
 
@@ -13,7 +14,8 @@ MEASURED_STEPS = 6
 
 def measure_speed(adversaries: Adversaries, batch: int, shape: tuple[int, int, int]) -> float:
     """Return training pictures per second, from a few steps of networks that are then thrown away."""
-    real = torch.zeros(batch, *shape, device=adversaries.device).to(memory_format=torch.channels_last)
+    share = batch // adversaries.world.size
+    real = torch.zeros(share, *shape, device=adversaries.device).to(memory_format=torch.channels_last)
     for _ in range(WARM_UP_STEPS):
         adversaries.step(real.detach(), 0)
     started = time.perf_counter()
@@ -28,6 +30,15 @@ def state_bytes(adversaries: Adversaries) -> int:
     trained = [*adversaries.generator.parameters(), *adversaries.discriminator.parameters()]
     averaged = list(adversaries.average.parameters())
     return 4 * (3 * sum(p.numel() for p in trained) + sum(p.numel() for p in averaged))
+
+
+def disk_needed(folder: Path, state: int) -> int:
+    """Return the bytes that a training has yet to write: states beyond those that are there, and its results.
+
+    While one is written all kept ones are still there. Results are less than one state.
+    """
+    there = sum(path.stat().st_size for path in folder.glob("state-*/*"))
+    return max(state, (KEPT + 1) * state - there) + state
 
 
 def describe_budget(name: str, kimg: float, done: float, speed: float, disk: int) -> str:

@@ -10,8 +10,10 @@ from stages.storage import sha256_file, sha256_json
 ROOT = Path(__file__).resolve().parents[2]
 LENGTH = 16
 # Starts, stops, checks and writes; what it decides is in the settings, which are hashed themselves.
-PLUMBING = {f"stages/{name}.py" for name in ("__init__", "errors", "process", "progress", "storage")}
-WITHOUT_EFFECT = ("budget_kimg", "checkpoint_kimg")  # a larger budget goes on; how often is saved changes nothing
+PLAIN = ("__init__", "errors", "failures", "output", "process", "progress", "ranks", "storage")
+PLUMBING = {f"stages/{name}.py" for name in PLAIN}
+# A larger budget goes on; how often is saved and what is computed twice to save memory changes nothing.
+WITHOUT_EFFECT = ("budget_kimg", "checkpoint_kimg", "checkpointing")
 
 
 @dataclass(frozen=True)

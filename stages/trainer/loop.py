@@ -1,6 +1,7 @@
 """The training loop: steps, ticks, states, and a stop that loses nothing."""
 
 import math
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from stages.dataset import ImageDataset, to_uint8
-from stages.errors import GateError, Interrupted
+from stages.dataset import ImageDataset, to_float, to_uint8
+from stages.errors import GateError, Interrupted, ResourceError
 from stages.generators.noise import latents
 from stages.process import STOP
 from stages.progress import progress_bar
@@ -24,6 +25,7 @@ from stages.trainer.state import StateFolder, TrainingState
 
 GRID = 64
 CHECKED_STEPS = 64  # losses are looked at this often: each look waits for the device
+AGREED_STEPS = 8  # several processes ask each other this often whether to stop: each question waits, too
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Progress:
     steps: int = 0  # in this tick
     seconds: float = 0.0  # of training, over all sessions
     cpu_seconds: float = 0.0
+    machines: list[dict[str, Any]] = field(default_factory=list)  # device and processes, with the kimg of their start
 
 
 class TrainingLoop:
@@ -54,12 +57,13 @@ class TrainingLoop:
         self.watch = OverfittingWatch(dataset, holdout, settings.batch, settings.latent)
         self.order = PictureOrder(len(self.pixels), settings.seed)
         self.states = StateFolder(folder)
+        self.world = adversaries.world
         self.speed = 0.0  # training pictures per second, as measured before the start
         self.disk = 0  # bytes that the states take
         self.progress = Progress()
         self.pending: list[tuple[str, Tensor]] = []  # statistics that are still on the device
         self.grid_latent = torch.from_numpy(latents(range(GRID), (settings.latent,)))
-        self.real_diversity = diversity(self._pictures(self.order.positions(0, min(GRID, len(self.pixels))), 0))
+        self.real_diversity = diversity(torch.from_numpy(to_float(self.pixels[:GRID])))
 
     @property
     def total(self) -> int:
@@ -67,13 +71,33 @@ class TrainingLoop:
         return math.ceil(self.settings.budget_kimg * 1000 / self.settings.batch) * self.settings.batch
 
     def resume(self) -> bool:
-        """Go on from the newest undamaged state within the budget, if there is one."""
+        """Go on from the newest undamaged state within the budget, if there is one.
+
+        Raises:
+            ResourceError: it was trained on a GPU, and none is visible now.
+        """
         state = self.states.load_newest(self.total)
         if state is None:
+            self._note_machine()
             return False
-        self.adversaries.restore(state)
         self.progress = Progress(seen=state.seen, **state.values["progress"])
+        self._note_machine()
+        self.adversaries.restore(state)
         return True
+
+    def _note_machine(self) -> None:
+        """Keep what trains from here on, and refuse to fall from a GPU to the CPU unless that is asked for."""
+        here = {"device": self.adversaries.device.type, "processes": self.world.size}
+        before = {key: self.progress.machines[-1][key] for key in here} if self.progress.machines else here
+        if here["device"] == "cpu" != before["device"] and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+            raise ResourceError(
+                f"the state at {self.progress.seen / 1000:.1f} kimg was trained on {before['device']}, and none is "
+                "visible now; see `nvidia-smi`, or set CUDA_VISIBLE_DEVICES= to go on on the CPU"
+            )
+        if here != before:
+            print(f"going on with {here} after {before}: not to the byte what it would have become there", flush=True)
+        if here != before or not self.progress.machines:
+            self.progress.machines.append({"kimg": self.progress.seen / 1000, **here})
 
     def run(self, name: str) -> None:
         """Train up to the budget.
@@ -87,13 +111,21 @@ class TrainingLoop:
                 self._timed_step()
                 bar.update(self.settings.batch)
                 self._after_step()
-                if STOP.requested:
+                if self._should_stop():
                     self.save()
+                    self.world.wait()  # a process that ends ends the others soon: none may before the state is written
                     raise Interrupted(
                         f"stopped at {self.progress.seen / 1000:.1f} kimg, state saved; run again to go on"
                     )
             self._check_losses()
             self.save()
+
+    def _should_stop(self) -> bool:
+        """Tell whether this or another process of the training was asked to stop; all find it at the same step."""
+        step = self.progress.seen // self.settings.batch
+        if self.world.size > 1 and step % AGREED_STEPS:
+            return False
+        return self.world.any(STOP.requested)
 
     def _timed_step(self) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
@@ -148,7 +180,8 @@ class TrainingLoop:
             row |= {"p": round(self.adversaries.augmentation.p, 6), "r_t": row["real_sign"]}
         progress.curve.append({"kimg": round(kimg, 3), **row})
         progress.sums, progress.steps = dict.fromkeys(STATISTICS, 0.0), 0
-        save_grid(grid, self.folder / "samples" / grid_name(kimg))
+        if self.world.leads:
+            save_grid(grid, self.folder / "samples" / grid_name(kimg))
         for alert in find_alerts(progress.curve):
             if alert["kimg"] == progress.curve[-1]["kimg"]:
                 print(f"\nwarning at {kimg:g} kimg: {alert['alert']}: {alert['advice']}", flush=True)
@@ -161,16 +194,18 @@ class TrainingLoop:
         broken = [name for name, tensor in state.tensors.items() if not bool(torch.isfinite(tensor).all())]
         if broken:
             self._diverged(f"{broken[0]} is not finite")
-        self.states.save(state)
+        if self.world.leads:
+            self.states.save(state)
 
     def _pictures(self, positions: Any, seen: int) -> Tensor:
-        """Return training pictures in [-1, 1] on the device, channels_last, mirrored where the policy says so."""
-        pixels = torch.from_numpy(self.pixels[positions]).to(self.adversaries.device)
+        """Return this process's share of pictures in [-1, 1] on the device, mirrored where the policy says so."""
+        whole = torch.from_numpy(self.pixels[positions])
+        pixels = self.world.share(whole).to(self.adversaries.device)
         pictures = (pixels.float() / 127.5 - 1).permute(0, 3, 1, 2)
         if not self.adversaries.policy.mirror:
             return pictures
         random = random_source(self.settings.seed, "mirror", seen)
-        flip = torch.rand(len(pictures), 1, 1, 1, generator=random) < 0.5
+        flip = self.world.share(torch.rand(len(whole), 1, 1, 1, generator=random) < 0.5)
         return torch.where(flip.to(pictures.device), pictures.flip(3), pictures)
 
 

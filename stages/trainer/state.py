@@ -35,7 +35,12 @@ class StateFolder:
         return self.folder / f"state-{seen:012d}"
 
     def save(self, state: TrainingState) -> None:
-        """Write a state (files, then the manifest with their sha256, then the folder's name) and drop old ones."""
+        """Write a state (files, then the manifest with their sha256, then the folder's name) and drop old ones.
+
+        One that is there undamaged is the same, and stays.
+        """
+        if self.path(state.seen).exists() and not self.problem(state.seen):
+            return
         with whole_folder(self.path(state.seen)) as partial:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
             save_file(tensors, partial / TENSORS)

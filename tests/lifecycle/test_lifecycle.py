@@ -3,9 +3,7 @@
 The tests share one project and follow one another, since a whole run takes a minute.
 """
 
-import os
-import shutil
-import signal
+import re
 import sqlite3
 import subprocess
 import sys
@@ -14,19 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import yaml
 
 from stages.storage import read_json, sha256_file
-from tests.conftest import ROOT, tiny_params
+from tests.conftest import tiny_params
+from tests.lifecycle.project import RUN_SECONDS, Run, assert_current, make_project, processes_of, runner_in, set_params
+from tests.lifecycle.project import environment as environment
 
-COPIED = ("stages", "pipelines", "dvc.yaml", "data/groups.lock.json", ".dvcignore", ".gitignore")
 MODELS = ("dcgan", "dcgan_bilinear")
-RUN_SECONDS = 300
 NO_OP_SECONDS = 5.0
-START_SECONDS = 90.0
-Project = Callable[..., subprocess.CompletedProcess]
 
 pytestmark = pytest.mark.timeout(RUN_SECONDS * 2)
 
@@ -41,46 +35,18 @@ def two_models() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone-like copy of the project's code with tiny settings, under Git and DVC."""
-    folder = tmp_path_factory.mktemp("lifecycle") / "project"
-    folder.mkdir()
-    for name in COPIED:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    (folder / ".dvc").mkdir()
-    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
-    (folder / "params.yaml").write_text(yaml.safe_dump(two_models(), sort_keys=False))
-    author = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    for line in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "-m", "start"]):
-        subprocess.run(["git", *line], cwd=folder, check=True)
-    return folder
-
-
-def environment(project: Path) -> dict[str, str]:
-    """Return an environment in which nothing outside the project is read or written."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_TRACKING", "PREFECT_API"))
-    }
-    return kept | {"PREFECT_HOME": str(project.parent / "prefect"), "OMP_NUM_THREADS": "2"}
+    """A copy of the project with two tiny models."""
+    return make_project(tmp_path_factory.mktemp("lifecycle") / "project", two_models())
 
 
 @pytest.fixture(scope="module")
-def module(project: Path) -> Project:
+def module(project: Path) -> Run:
     """Run `python -m MODULE ARGUMENTS` in the project; stdout and stderr are captured."""
-
-    def run(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-        line = [sys.executable, "-m", name, *arguments]
-        env = environment(project) | variables
-        return subprocess.run(line, cwd=project, env=env, capture_output=True, text=True, timeout=RUN_SECONDS)
-
-    return run
+    return runner_in(project)
 
 
 @pytest.fixture(scope="module")
-def finished(module: Project) -> subprocess.CompletedProcess:
+def finished(module: Run) -> subprocess.CompletedProcess:
     """The first run of the whole pipeline."""
     done = module("pipelines.run")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -100,34 +66,6 @@ def changed_params(project: Path) -> Iterator[Callable[..., None]]:
     path.write_bytes(before)
 
 
-def set_params(project: Path, **dotted: Any) -> None:
-    params = yaml.safe_load((project / "params.yaml").read_text())
-    for name, value in dotted.items():
-        *parents, last = name.split(".")
-        group = params
-        for parent in parents:
-            group = group[parent]
-        group[last] = value
-    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-
-
-def assert_current(module: Project) -> None:
-    status = module("dvc", "status", "--json")
-    assert (status.returncode, status.stdout.strip()) == (0, "{}"), status.stdout + status.stderr
-
-
-def processes_of(project: Path) -> list[psutil.Process]:
-    """Return the processes that run in the project."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() == str(project) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 def rows(project: Path, query: str) -> list[tuple]:
     with sqlite3.connect(project / "mlflow.db") as database:
         return database.execute(query).fetchall()
@@ -138,7 +76,7 @@ def runs_of(project: Path, model: str) -> list[str]:
     return [run for (run,) in rows(project, query)]
 
 
-def test_unknown_setting_is_refused_before_any_work(module: Project, project: Path, changed_params) -> None:
+def test_unknown_setting_is_refused_before_any_work(module: Run, project: Path, changed_params) -> None:
     changed_params(**{"normalize.resolutoin": 16})
     for front_door in (["pipelines.run"], ["pipelines.flows", "lifecycle"]):
         done = module(*front_door)
@@ -156,14 +94,14 @@ def test_whole_run_ends_with_a_table_of_both_models(finished: subprocess.Complet
     assert "make ui" in table
 
 
-def test_status_is_empty_and_dvc_repro_agrees(finished: subprocess.CompletedProcess, module: Project) -> None:
+def test_status_is_empty_and_dvc_repro_agrees(finished: subprocess.CompletedProcess, module: Run) -> None:
     assert_current(module)
     again = module("dvc", "repro")
     assert again.returncode == 0
     assert "Running stage" not in again.stdout
 
 
-def test_second_run_finds_nothing_stale_in_seconds(finished: subprocess.CompletedProcess, module: Project) -> None:
+def test_second_run_finds_nothing_stale_in_seconds(finished: subprocess.CompletedProcess, module: Run) -> None:
     started = time.monotonic()
     done = module("pipelines.run")
     assert time.monotonic() - started < NO_OP_SECONDS
@@ -188,16 +126,14 @@ def test_mlflow_shows_the_run_of_each_model(finished: subprocess.CompletedProces
         assert sha256_file(project / f"models/{name}/onnx/model.onnx") in logged
 
 
-def test_dead_prefect_server_is_one_line(finished: subprocess.CompletedProcess, module: Project) -> None:
+def test_dead_prefect_server_is_one_line(finished: subprocess.CompletedProcess, module: Run) -> None:
     done = module("pipelines.flows", "lifecycle", PREFECT_API_URL="http://127.0.0.1:1/api")
     assert done.returncode == 2
     assert "lifecycle: Prefect: Failed to reach API at http://127.0.0.1:1/api/" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_second_runner_leaves_with_one_line(
-    finished: subprocess.CompletedProcess, module: Project, project: Path
-) -> None:
+def test_second_runner_leaves_with_one_line(finished: subprocess.CompletedProcess, module: Run, project: Path) -> None:
     hold = "import sys; from stages.process import stage_lock\nwith stage_lock('pipeline'): print(flush=True); input()"
     first = subprocess.Popen(
         [sys.executable, "-c", hold], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -207,31 +143,14 @@ def test_second_runner_leaves_with_one_line(
     done = module("pipelines.run")
     first.communicate("\n")
     assert done.returncode == 2
-    assert done.stderr == f"run: pipeline is already running in this workspace (process {first.pid}); wait for it\n"
-
-
-def test_killed_run_leaves_no_process(finished: subprocess.CompletedProcess, project: Path) -> None:
-    set_params(project, **{"models.dcgan.generator_lr": 0.0005, "models.dcgan.budget_kimg": 1000})
-    log = project.parent / "killed.log"
-    with log.open("w") as stream:
-        line = [sys.executable, "-m", "pipelines.run"]
-        runner = subprocess.Popen(line, cwd=project, env=environment(project), stdout=stream, stderr=stream)
-    states = project / ".work" / "train" / "dcgan"
-    known = set(states.glob("*/*"))
-    deadline = time.monotonic() + START_SECONDS
-    while set(states.glob("*/*")) <= known:
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-    family = processes_of(project)
-    assert len(family) >= 4  # runner, supervisor, dvc, training
-    runner.send_signal(signal.SIGKILL)
-    runner.wait()
-    psutil.wait_procs(family, timeout=30)
-    assert processes_of(project) == []
+    holder = rf"\(process {first.pid} since [-0-9]+ [:0-9]+: python.* -c import sys; .*\)"
+    assert re.fullmatch(
+        rf"run: pipeline is already running in this workspace {holder}; wait for it\n", done.stderr, re.S
+    )
 
 
 def test_flow_runs_just_the_changed_model_and_dvc_agrees(
-    finished: subprocess.CompletedProcess, module: Project, project: Path
+    finished: subprocess.CompletedProcess, module: Run, project: Path
 ) -> None:
     set_params(project, **{"models.dcgan.generator_lr": 0.0005, "models.dcgan.budget_kimg": 0.512})
     before = {name: sha256_file(project / f"models/{name}/onnx/model.onnx") for name in MODELS[1:]}
@@ -261,7 +180,7 @@ def last_flow_state(project: Path) -> str:
     ],
 )
 def test_flow_tells_what_the_user_can_mend_in_one_line(
-    finished, module: Project, project: Path, changed_params, setting: str, value: Any, code: int, reason: str
+    finished, module: Run, project: Path, changed_params, setting: str, value: Any, code: int, reason: str
 ) -> None:
     changed_params(**{setting: value})
     done = module("pipelines.flows", "lifecycle", "--no-publish")

@@ -189,7 +189,7 @@ def test_a_diverged_training_stops_and_keeps_its_last_good_state(trained_workspa
 
 def test_impossible_trainings_are_refused_before_any_work(workspace, run_stage, edit_params):
     assert_refused(run_stage("train", "nobody"), "nobody is not selected", "dcgan")
-    assert_refused(run_stage("train", "dcgan", WORLD_SIZE="2"), "WORLD_SIZE is 2")
+    assert_refused(run_stage("train", "dcgan", WORLD_SIZE="3"), "batch is 16", "3 processes", "multiple of 3")
     edit_params(**{"models.dcgan.batch": 64})
     assert_refused(run_stage("train", "dcgan"), "models.dcgan.batch is 64", "only 41 training pictures")
     edit_params(**{"models.dcgan.batch": 16, "models.dcgan.lerning_rate": 1})

@@ -18,6 +18,7 @@ from stages.trainer.augmentation import Augmentation, Policy
 from stages.trainer.health import find_alerts
 from stages.trainer.overfitting import OverfittingWatch
 from stages.trainer.state import StateFolder
+from stages.trainer.world import World
 
 CPU = torch.device("cpu")
 ADA = Policy("ada", ("xflip", "scale", "hue"), 0.0, True, 0.6, 4, 500, False)
@@ -120,7 +121,7 @@ def adversaries(policy: Policy, **changes: Any) -> Adversaries:
     config = {"resolution": 8, "channels": 3, "latent": 8, "width": 4, "discriminator_width": 4, "upsample": "nearest"}
     AcceleratorState._reset_state()  # accelerate keeps one precision per process
     accelerator = Accelerator(mixed_precision="no" if settings.precision == "fp32" else settings.precision, cpu=True)
-    return Adversaries(config, settings, policy, accelerator)
+    return Adversaries(config, settings, policy, World(accelerator))
 
 
 @pytest.fixture

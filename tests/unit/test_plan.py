@@ -227,7 +227,7 @@ def test_results_are_shown_before_the_closing_check(monkeypatch: pytest.MonkeyPa
         told.append("check")
         raise StageError("after the run dvc status still names download")
 
-    monkeypatch.setattr(run, "opened_project", lambda: contextlib.nullcontext(SimpleNamespace(select={})))
+    monkeypatch.setattr(run, "opened_project", lambda wait: contextlib.nullcontext(SimpleNamespace(select={})))
     monkeypatch.setattr(run, "plan", lambda: steps()[:1])
     monkeypatch.setattr(run, "repro_with_retries", lambda stage: outcome(stage, 0))
     monkeypatch.setattr(run, "publish_changed", refuse)

@@ -13,10 +13,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipelines.curves import curve_metrics, figures_of
 from pipelines.publish import is_published, publish_all, publish_changed, tracking_uri, without_secrets
 from pipelines.report import print_report
 from pipelines.results import read_results
-from pipelines.tracking import chosen_grids, curve_metrics, figures_of
+from pipelines.training import chosen_grids
 from stages.errors import GateError
 from stages.settings import Settings, load_settings
 from stages.storage import sha256_file, write_json
@@ -97,7 +98,7 @@ def write_benchmark(weights: str = "w1") -> None:
 
 
 @pytest.fixture
-def finished(empty_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def finished(empty_workspace: Path, empty_database: None, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A project whose one model has passed all stages; no tracking address is set."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     write_training()
@@ -300,7 +301,7 @@ def test_dead_server_is_told_and_the_next_time_fills_in(finished: Settings, monk
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     told: list[str] = []
     assert publish_changed(finished, told.append) == []
-    assert told[0].startswith(f"WARNING: {NAME} not published, MLflow at http://127.0.0.1:1/ says: ")
+    assert told[0].startswith(f"WARNING: {NAME} not published, MLflow at http://127.0.0.1:1/ says: no answer (")
     assert not is_published(read_results(NAME))
     assert "secret" not in "\n".join(told)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -330,7 +331,7 @@ def test_few_grids_are_shown_and_the_last_is_among_them(tmp_path: Path, count: i
 
 def test_rows_of_one_kimg_give_one_point(finished: Settings) -> None:
     write_training(curve_rows=[{"kimg": 39.9, "loss_generator": 2.0}, {"kimg": 40.0, "loss_generator": 1.0}])
-    assert [(m.step, m.value) for m in curve_metrics(read_results(NAME))] == [(40, 1.0)]
+    assert [(m.step, m.value) for m in curve_metrics(read_results(NAME).training)] == [(40, 2.0)]
 
 
 def test_ticks_below_one_kimg_are_steps_in_pictures(finished: Settings) -> None:
