@@ -24,6 +24,7 @@ def answer(name: str, work: Callable[[], int]) -> int:
     try:
         code = work()
         sys.stdout.flush()  # a full disk is told here, at the interpreter's end it could not be
+        STOP.ignore()
         return code
     except StageError as error:
         failure = error
@@ -32,6 +33,7 @@ def answer(name: str, work: Callable[[], int]) -> int:
         if reason is None:
             raise
         failure = reason
+    STOP.ignore()
     _drop_unwritten()
     print(f"{name}: {failure}", file=sys.stderr, flush=True)
     return failure.code

@@ -85,6 +85,11 @@ class StopSignal:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
+    def ignore(self) -> None:
+        """Let no signal change the exit code of ended work: CPython drops its handlers before the process ends."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         repeated, self.requested = self.requested, True
         if not self.deferred and (self.insistent or not repeated):
@@ -189,6 +194,7 @@ def run_stage(stage: str, work: Callable[[], None], several: bool = False) -> in
         STOP.install()
         die_with_parent()
         _work_alone_or_together(stage, work)
+        STOP.ignore()
     except StageError as error:
         failure = error
     except Exception as error:
@@ -196,6 +202,7 @@ def run_stage(stage: str, work: Callable[[], None], several: bool = False) -> in
         if failure is None:  # a defect: it keeps its trace
             _leave_note(stage, started, StageError(f"{type(error).__name__}: {error}"))
             raise
+    STOP.ignore()
     if failure and not ranks.has_leader():
         print(f"{stage}: {failure}", file=sys.stderr, flush=True)
     _leave_note(stage, started, failure)

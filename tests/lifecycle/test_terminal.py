@@ -114,7 +114,7 @@ def lines_of(told: str) -> list[str]:
     ("line", "code", "last"),
     [
         (STAGE, 143, "train@dcgan: stopped at "),
-        (REPRO, 255, "ERROR: failed to reproduce 'train@dcgan': failed to run: python -m stages.train dcgan, exited"),
+        (REPRO, 255, "ERROR: failed to reproduce 'train@dcgan': failed to run: exec python -m stages.train dcgan"),
         (RUN, 143, "run: stopped by SIGINT"),
     ],
 )

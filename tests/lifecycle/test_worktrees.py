@@ -53,14 +53,14 @@ def test_two_models_train_at_once_and_each_worktree_ends_with_both(worktrees: li
     told = [run.communicate(timeout=RUN_SECONDS)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], "\n".join(told)
     for text, model in zip(told, MODELS, strict=True):
-        trained = [line for line in text.splitlines() if line.startswith("> python -m stages.")]
-        assert trained[0] == f"> python -m stages.train {model}"  # the data came from the cache
+        trained = [line for line in text.splitlines() if line.startswith("> exec python -m stages.")]
+        assert trained[0] == f"> exec python -m stages.train {model}"  # the data came from the cache
         assert {line.split()[-1] for line in trained} == {model}
 
     for worktree in worktrees:  # each takes the other's results from the cache
         done = runner_in(worktree)("pipelines.run", MLFLOW_TRACKING_URI=tracking)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "> python -m stages." not in done.stdout
+        assert "> exec python -m stages." not in done.stdout
         assert_current(runner_in(worktree))
         assert_nothing_left(worktree)
     locks = [yaml.safe_load((worktree / "dvc.lock").read_text()) for worktree in worktrees]

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.execution import Outcome, _outcome
 
-SAID = "ERROR: failed to reproduce 'train@m': failed to run: python -m stages.train m, exited with {}"
+SAID = "ERROR: failed to reproduce 'train@m': failed to run: exec python -m stages.train m, exited with {}"
 
 
 @pytest.mark.parametrize(
