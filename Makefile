@@ -6,6 +6,8 @@ RUN    := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 PORT   ?= 5000
 CODE   := pipelines stages tests
+# files stay whole, so that what a file's tests share is made once; two at a time keep two cores busy
+PYTEST := $(RUN) -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder
 
 # libgomp spins at barriers without this: far slower on small or busy machines
 export OMP_WAIT_POLICY = PASSIVE
@@ -35,10 +37,10 @@ check: $(STAMP)  ## lint, format and types
 	@$(RUN) -m mypy $(CODE)
 
 test: check  ## check, then the tests that take minutes
-	@$(RUN) -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: check  ## check, then all tests
-	@$(RUN) -m pytest
+	@$(PYTEST)
 
 bench: $(STAMP)  ## speed beside NVIDIA's code (STYLEGAN2_ADA=, STYLEGAN3= name clones of theirs), cost of checkpoints and live logging
 	@$(RUN) -m tests.bench.augmentation $(if $(STYLEGAN2_ADA),--reference $(STYLEGAN2_ADA))

@@ -57,7 +57,7 @@ def environment(project: Path, **variables: str) -> dict[str, str]:
     """Return an environment in which nothing outside the project is read or written."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_TRACKING", "PREFECT_"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    ours = {"PREFECT_HOME": str(project.parent / "prefect"), "OMP_NUM_THREADS": "2", "PATH": path}
+    ours = {"PREFECT_HOME": str(project.parent / "prefect"), "OMP_NUM_THREADS": "1", "PATH": path}
     ours["SHELL"] = "/bin/sh"  # what dvc takes where SHELL is not set (cron, systemd, CI): dash does not exec by itself
     return kept | ours | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"} | variables
 

@@ -90,7 +90,7 @@ def test_killed_flow_leaves_nothing_and_goes_on(start: Start, server: Server, ro
         assert_goes_on(started, *FLOW, PREFECT_API_URL=server.url)
 
 
-@pytest.mark.parametrize("role", ["launcher", "served", "flow", slow("outer supervisor")])
+@pytest.mark.parametrize("role", [slow("launcher"), "served", slow("flow"), slow("outer supervisor")])
 def test_killed_schedule_leaves_nothing(start: Start, server: Server, role: str) -> None:
     started = start("pipelines.serve", "--interval", "20", PREFECT_API_URL=server.url)
     started.wait_for_training()

@@ -65,6 +65,7 @@ def assert_whole(project: Path, flow: subprocess.Popen) -> None:
     assert_nothing_left(project)
 
 
+@pytest.mark.slow
 def test_server_killed_for_good(data_project: Path, server: Server) -> None:
     flow = begin(data_project, PREFECT_API_URL=server.url)
     server.kill()
