@@ -72,7 +72,7 @@ def curve_metrics(training: Training) -> list[Metric]:
 def figures_of(results: Results) -> dict[str, float]:
     """Return all that was measured after the training, under names that carry what was measured."""
     scores = results.scores
-    figures = dict(scores.get("scores", {}))
+    figures = {**scores.get("scores", {}), **scores.get("figures", {})}
     figures |= {f"floor_{name}": value for name, value in scores.get("floor", {}).items()}
     figures |= {name.replace(".", "_"): value for name, value in flatten(scores.get("baselines", {})).items()}
     differences = [v for v in results.parity.get("max_abs_difference", {}).values() if _is_figure(v)]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+from pipelines.comparison import bring_up_to_date
 from pipelines.dvc import wait_for_other
 from pipelines.execution import Outcome
 from pipelines.plan import Step, read_status
@@ -89,8 +90,9 @@ def try_all(works: Iterable[Callable[[], object]]) -> list[StageError]:
 
 
 def close_run(settings: Settings, publish: Callable[[Settings], object] | None, whole: bool) -> list[StageError]:
-    """Publish, show the results, then see whether a whole run left something stale, and return what went wrong."""
-    works: list[Callable[[], object]] = [partial(publish, settings)] if publish else []
+    """Compare, publish, show the results, then see whether a whole run left something stale; return what went wrong."""
+    works: list[Callable[[], object]] = [partial(bring_up_to_date, settings)]
+    works += [partial(publish, settings)] if publish else []
     works.append(partial(print_report, settings))
     return try_all([*works, check_current] if whole else works)
 

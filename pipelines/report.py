@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipelines.comparison import OUT as COMPARISON
 from pipelines.results import Results, is_trained, read_results
 from stages.settings import Settings
 
@@ -80,6 +81,10 @@ def next_steps(results: list[Results]) -> str:
     lines = [f"pictures   {path}" for path in sheets if path.exists()]
     files = [result.folder / "onnx" / "model.onnx" for result in results if result.parity]
     lines += [f"ONNX       {path}" for path in files if path.exists()]
-    lines.append("compare    make ui, then open the experiment image-foundry")
+    reports = [result.folder / "evaluation" / "report.html" for result in results if result.scores]
+    lines += [f"report     {path}" for path in reports if path.exists()]
+    if COMPARISON.exists():
+        lines.append(f"compare    {COMPARISON}")
+    lines.append("track      make ui, then open the experiment image-foundry")
     lines.append(f"draw       python -m stages.generators --model {results[0].name} --seed 0 --count 16 --out grid.png")
     return "\n".join(lines)

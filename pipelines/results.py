@@ -15,7 +15,10 @@ PIECES = {
     "parity": "onnx/parity.json",
     "benchmark": "benchmark/benchmark.json",
 }
-PICTURES = {"scores": "evaluation/samples.png", "benchmark": "benchmark/latency.png"}
+SHOWN = {  # what people look at, by the piece that it belongs to
+    "scores": ("evaluation/samples.png", "evaluation/report.html", "evaluation/sheets/*.png"),
+    "benchmark": ("benchmark/latency.png",),
+}
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,14 @@ class Results:
         """The files of the training and of the pieces that are of its weights."""
         there = [piece for piece in PIECES if getattr(self, piece)]
         names = ["training/record.json", *(PIECES[piece] for piece in there)]
-        names += [name for piece, name in PICTURES.items() if piece in there]
-        return [self.folder / name for name in names if (self.folder / name).exists()]
+        shown = [path for piece in there for name in SHOWN.get(piece, ()) for path in sorted(self.folder.glob(name))]
+        return [*(self.folder / name for name in names if (self.folder / name).exists()), *shown]
 
     @property
     def digest(self) -> str:
         """Return one sha256 over all that is published; the weights and the ONNX file count by their own hashes."""
         values = [self.record, self.curve, self.scores, self.parity, self.benchmark]
-        files = [(path.name, sha256_file(path)) for path in self.files if path.suffix == ".png"]
+        files = [(path.name, sha256_file(path)) for path in self.files if path.suffix in (".png", ".html")]
         return sha256_json([values, files, sha256_tree(self.folder / "training" / "samples")])
 
 

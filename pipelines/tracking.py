@@ -16,6 +16,7 @@ import mlflow
 import yaml
 from mlflow.entities import Metric, Param, Run, RunTag
 
+from pipelines.comparison import OUT as COMPARISON
 from pipelines.curves import (
     LOCK,
     curve_metrics,
@@ -230,7 +231,7 @@ class Tracker:
                     self.client.log_image(run_id, picture.convert("RGB"), key=GRIDS_KEY, step=step, synchronous=True)
 
     def _log_files(self, run_id: str, results: Results) -> None:
-        for path in [*results.files, LOCK]:
+        for path in [*results.files, COMPARISON, LOCK]:
             if path.exists():
                 self.client.log_artifact(run_id, str(path))
         if PARAMS.exists():

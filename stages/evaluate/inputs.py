@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from stages.dataset import ImageDataset
 from stages.errors import InputError
 from stages.metrics.inception_weights import InceptionWeights, find_inception
 from stages.settings import EvaluateSettings
-from stages.storage import require
+from stages.storage import read_json, require
 
 
 @dataclass(frozen=True)
@@ -16,23 +18,43 @@ class Inputs:
 
     model: str
     images: Path
+    policy: Path
     weights: Path
+    curve: Path
     weights_lock: Path
     features: Path
 
     @classmethod
     def of(cls, model: str) -> "Inputs":
         """Return the places of a selected model in this workspace."""
-        weights = Path("models") / model / "training" / "weights"
-        return cls(model, Path("data/images"), weights, Path("data/weights.lock.json"), Path(".work/features"))
+        training = Path("models") / model / "training"
+        data = Path("data")
+        return cls(
+            model,
+            data / "images",
+            data / "augment" / "policy.json",
+            training / "weights",
+            training / "curve.json",
+            data / "weights.lock.json",
+            Path(".work/features"),
+        )
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The two splits, opened: `train` lends floor and colours, `holdout` is what everything is compared with."""
+    """The two splits, opened: `holdout` is what everything is compared with, `train` what the field compares with.
+
+    `mirror` tells whether left and right may be swapped in these pictures.
+    """
 
     train: ImageDataset
     holdout: ImageDataset
+    mirror: bool
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The data's classes, none where it has no labels."""
+        return tuple(self.train.description.get("class_names", ()))
 
     def floor_count(self, settings: EvaluateSettings) -> int:
         """Return how many train pictures the floor compares with the hold-out: as many as are generated, or all."""
@@ -43,6 +65,16 @@ class Pictures:
         return min(settings.kid_subset, len(self.holdout), self.floor_count(settings))
 
 
+def labels_of(dataset: ImageDataset) -> np.ndarray:
+    """Return each picture's class, int64 (N,), -1 where it has none."""
+    return np.array([row["label"] for row in dataset.rows], np.int64)
+
+
+def groups_of(dataset: ImageDataset) -> np.ndarray:
+    """Return each picture's group of near-duplicates, text (N,)."""
+    return np.array([row["group"] for row in dataset.rows])
+
+
 def check(settings: EvaluateSettings, inputs: Inputs) -> tuple[Pictures, InceptionWeights | None]:
     """Open the splits and find the Inception weights, before anything slow begins.
 
@@ -51,8 +83,10 @@ def check(settings: EvaluateSettings, inputs: Inputs) -> tuple[Pictures, Incepti
     """
     require(inputs.images, "normalize")
     require(inputs.weights, f"train {inputs.model}")
+    policy = read_json(require(inputs.policy, "augment"), "run `python -m stages.augment`")
     weights = find_inception(settings.inception, inputs.weights_lock)
-    pictures = Pictures(ImageDataset(inputs.images, "train"), ImageDataset(inputs.images, "holdout"))
+    train, holdout = (ImageDataset(inputs.images, split) for split in ("train", "holdout"))
+    pictures = Pictures(train, holdout, bool(policy["mirror"]))
     _check_sizes(settings, pictures)
     return pictures, weights
 

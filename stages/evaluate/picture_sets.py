@@ -1,11 +1,13 @@
 """The sets of pictures that are compared: real ones of both splits, generated ones, and two baselines."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from stages.dataset import ImageDataset, to_uint8
 from stages.errors import GateError
+from stages.evaluate.inputs import labels_of
 from stages.generators.interface import Generator
 from stages.metrics.features import PictureSet
 from stages.settings import EvaluateSettings
@@ -20,18 +22,22 @@ def seeds(settings: EvaluateSettings) -> range:
     return range(first, first + settings.count)
 
 
-def holdout_set(dataset: ImageDataset, content: str, batch: int) -> PictureSet:
-    """Return all pictures of the hold-out split: the reference."""
-    identity = {"dataset": content, "split": "holdout", "selection": "all"}
-    return _real("hold-out", dataset, np.arange(len(dataset)), identity, batch)
+def split_set(name: str, dataset: ImageDataset, content: str, split: str, batch: int) -> PictureSet:
+    """Return all pictures of a split, labelled where the data has classes."""
+    names = tuple(dataset.description.get("class_names", ()))
+
+    def batches() -> Iterator[np.ndarray]:
+        for start in range(0, len(dataset), batch):
+            yield dataset.pixels[start : start + batch].transpose(0, 3, 1, 2)
+
+    identity = {"dataset": content, "split": split, "selection": "all"}
+    return PictureSet(name, len(dataset), batches, identity, labels_of(dataset) if names else None, names)
 
 
-def floor_set(dataset: ImageDataset, content: str, count: int, seed: int, batch: int) -> PictureSet:
-    """Return `count` train pictures, chosen by seed without replacement: what a perfect generator would score."""
+def floor_positions(total: int, count: int, seed: int) -> np.ndarray:
+    """Return `count` positions of the train split, by seed without replacement: what a perfect generator draws."""
     generator = np.random.Generator(np.random.Philox(key=seed))
-    chosen = np.sort(generator.choice(len(dataset), count, replace=False))
-    identity = {"dataset": content, "split": "train", "selection": sha256_bytes(chosen.astype("<i8").tobytes())}
-    return _real("floor (train)", dataset, chosen, identity, batch)
+    return np.sort(generator.choice(total, count, replace=False))
 
 
 def generated_set(name: str, generator: Generator, drawn: range, batch: int) -> PictureSet:
@@ -67,6 +73,11 @@ def colour_histogram_set(dataset: ImageDataset, count: int, seed: int, batch: in
     return PictureSet("colour histogram", count, batches)
 
 
+def labelled(pictures: PictureSet, labels: np.ndarray | None, class_names: tuple[str, ...]) -> PictureSet:
+    """Return the same set with the classes that its pictures were asked for; None: as it is."""
+    return pictures if labels is None else replace(pictures, labels=labels, class_names=class_names)
+
+
 def keep(pictures: PictureSet, **origin: str | int) -> PictureSet:
     """Return the same set, to be cached: identified by its origin and by the bytes of its first batch.
 
@@ -75,11 +86,3 @@ def keep(pictures: PictureSet, **origin: str | int) -> PictureSet:
     first = sha256_bytes(next(pictures.batches()).tobytes())
     identity = {**origin, "name": pictures.name, "count": pictures.count, "first_batch": first}
     return PictureSet(pictures.name, pictures.count, pictures.batches, identity)
-
-
-def _real(name: str, dataset: ImageDataset, chosen: np.ndarray, identity: dict, batch: int) -> PictureSet:
-    def batches() -> Iterator[np.ndarray]:
-        for start in range(0, len(chosen), batch):
-            yield dataset.pixels[chosen[start : start + batch]].transpose(0, 3, 1, 2)
-
-    return PictureSet(name, len(chosen), batches, identity)

@@ -1,16 +1,20 @@
-"""Runs evaluate: checks first, then scores and a sheet of uncurated pictures, written together."""
+"""Runs evaluate: checks first, then scores, what they cannot see, sheets and a page, written together."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.evaluate.inputs import Inputs, check
 from stages.evaluate.table import table
 from stages.settings import EvaluateSettings
-from stages.storage import whole_folder, write_json
+from stages.storage import read_json, require, whole_folder, write_json
+
+if TYPE_CHECKING:
+    from stages.evaluate.unseen import Unseen
+    from stages.generators.interface import Generator
 
 
 def outputs_of(model: str) -> Path:
-    """Return the folder that holds a model's scores.json, metrics.json (the same in short, for DVC) and samples.png."""
+    """Return the folder that holds a model's scores.json, metrics.json (in short, for DVC), report.html and sheets."""
     return Path("models") / model / "evaluation"
 
 
@@ -20,23 +24,46 @@ def floor_distances(report: dict[str, Any]) -> list[tuple[str, float]]:
 
 
 def run(settings: EvaluateSettings, inputs: Inputs, output: Path) -> dict[str, Any]:
-    """Score a model and write scores.json and samples.png into the output folder; returns the scores.
+    """Score a model and write scores.json, metrics.json, report.html and sheets; returns the scores.
 
     Raises:
         InputError: an input is absent or does not fit the settings.
         GateError: the generator draws NaN or infinity.
     """
     pictures, weights = check(settings, inputs)
-    from stages.evaluate.scoring import open_networks, samples, score
+    curve = read_json(require(inputs.curve, f"train {inputs.model}"))
+    from stages.evaluate.scoring import open_networks, score
+    from stages.evaluate.unseen import Examination, figures_of
     from stages.generators.loading import load_trained
 
-    networks = open_networks(weights)
+    networks, absent = open_networks(settings, inputs, pictures, weights)
     generator = load_trained(inputs.weights)
     generator.network.to(networks[0].device)
-    report = score(settings, inputs, pictures, generator, networks)
-    with whole_folder(output) as folder:
-        samples(generator, settings.batch).save(folder / "samples.png")
-        write_json(folder / "scores.json", report)
-        write_json(folder / "metrics.json", report["scores"] | {f"floor_{k}": v for k, v in floor_distances(report)})
+    measured = score(settings, inputs, pictures, generator, networks, absent)
+    unseen = Examination(settings, pictures, generator, networks, measured).all(curve)
+    report = {**measured.report, **unseen.parts, "figures": figures_of(unseen.parts, networks[0].label)}
+    write(report, unseen, generator, settings.batch, curve, output)
     print(table(report), flush=True)
     return report
+
+
+def write(
+    report: dict[str, Any], unseen: "Unseen", generator: "Generator", batch: int, curve: list[dict], output: Path
+) -> None:
+    """Write everything whole; equal inputs give equal bytes."""
+    from stages.evaluate.page.model_page import model_page
+    from stages.evaluate.sheets import content_of, pair_sheet, sample_sheet, samples, strip_sheet
+
+    drawn = samples(generator, batch)
+    with whole_folder(output) as folder:
+        sample_sheet(drawn).save(folder / "samples.png")
+        (folder / "sheets").mkdir()  # empty where the data or the model allows neither
+        if unseen.pairs:
+            pair_sheet(unseen.pairs).save(folder / "sheets" / "closest.png")
+        if len(unseen.strips):
+            strip_sheet(unseen.strips).save(folder / "sheets" / "interpolation.png")
+        write_json(folder / "scores.json", report)
+        floors = {f"floor_{name}": value for name, value in floor_distances(report)}
+        write_json(folder / "metrics.json", report["scores"] | floors | report["figures"])
+        page = model_page(content_of(report, unseen, drawn, curve))
+        (folder / "report.html").write_text(page, encoding="utf-8")

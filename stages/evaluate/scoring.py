@@ -1,37 +1,70 @@
-"""Scores of one generator in each feature network, beside the floor of real pictures and two baselines."""
+"""Scores of one generator in each feature network, with intervals, beside floor, baselines and the training split."""
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from PIL import Image
 
-from stages.dataset import to_uint8
 from stages.evaluate import picture_sets
-from stages.evaluate.inputs import Inputs, Pictures
+from stages.evaluate.conditioning import conditioned
+from stages.evaluate.inputs import Inputs, Pictures, labels_of
 from stages.generators.interface import Generator, TorchGenerator
 from stages.generators.loading import load_untrained
-from stages.metrics.distances import Features, Options, compare, frechet_distance
-from stages.metrics.feature_networks import FeatureNetwork, open_efficientnet_lite0, open_inception
-from stages.metrics.features import FeatureCache, PictureSet, features_of
+from stages.metrics import distances
+from stages.metrics.distances import Comparison, Features, Options, compare_in_full
+from stages.metrics.domain import DomainNetwork, train_or_load, unavailable_reason
+from stages.metrics.feature_networks import FeatureNetwork, open_network
+from stages.metrics.features import Extracted, FeatureCache, PictureSet, features_of
+from stages.metrics.frechet import frechet_distance
+from stages.metrics.inception_score import SPLITS
 from stages.metrics.inception_weights import InceptionWeights, missing_reason
+from stages.metrics.intervals import smallest_difference
+from stages.metrics.recipe import Recipe
+from stages.metrics.shares import processes
 from stages.settings import EvaluateSettings
-from stages.sheet import sheet
-from stages.storage import sha256_bytes, sha256_json
+from stages.storage import sha256_bytes
 
 BASELINES = ("untrained", "colour_histogram")
-SHEET_PICTURES = 64
-SHEET_COLUMNS = 8
-SHEET_PIXELS = 600
+DOMAIN = "domain"
+
+AnyNetwork = FeatureNetwork | DomainNetwork
 
 
-def open_networks(weights: InceptionWeights | None) -> list[FeatureNetwork]:
-    """Return the feature networks that are there: EfficientNet-Lite0 always, Inception where weights are given."""
-    device = PartialState().device
-    networks = [open_efficientnet_lite0(device)]
-    return [*networks, open_inception(weights, device)] if weights else networks
+@dataclass(frozen=True)
+class Measured:
+    """A model's report so far, and what it was computed from: features by network and role, comparisons by network."""
+
+    report: dict[str, Any]
+    generated: PictureSet
+    features: dict[str, dict[str, Extracted]]
+    comparisons: dict[str, Comparison]
+
+
+def open_networks(
+    settings: EvaluateSettings, inputs: Inputs, pictures: Pictures, weights: InceptionWeights | None
+) -> tuple[list[AnyNetwork], list[str]]:
+    """Return the feature networks of the settings, Inception where its weights are given, and why others are absent.
+
+    Networks whose features are general come first; the classifier of the data's own classes comes last.
+    """
+    device, networks, absent = processes().device, list[AnyNetwork](), list[str]()
+    if "efficientnet_lite0" in settings.features:
+        networks.append(open_network("efficientnet_lite0", engine=settings.engine, device=device))
+    if weights:
+        networks.append(
+            open_network("inception", weights=weights, resize=settings.resize, engine=settings.engine, device=device)
+        )
+    if DOMAIN in settings.features:
+        labels = labels_of(pictures.train)
+        if reason := unavailable_reason(labels):
+            absent.append(f"No `{DOMAIN}` features: {reason}.")
+        else:
+            pixels = pictures.train.pixels.transpose(0, 3, 1, 2)
+            networks.append(train_or_load(pixels, labels, pictures.class_names, inputs.features, settings.seed, device))
+    return networks, absent
 
 
 def score(
@@ -39,26 +72,31 @@ def score(
     inputs: Inputs,
     pictures: Pictures,
     generator: TorchGenerator,
-    networks: list[FeatureNetwork],
-) -> dict[str, Any]:
-    """Return what scores.json holds; the same inputs give the same bytes."""
+    networks: Sequence[AnyNetwork],
+    warnings: list[str],
+) -> Measured:
+    """Return the scores that scores.json holds, and their material; the same inputs give the same bytes.
+
+    Raises:
+        InputError: a set is too small for the settings.
+        GateError: the generator draws NaN or infinity.
+    """
     dataset = pictures.holdout.content_hash
-    warnings = find_warnings(settings, inputs, pictures, networks)
-    warnings += stale_warnings(generator, dataset)
+    warnings = warnings + find_warnings(settings, inputs, pictures, networks) + stale_warnings(generator, dataset)
     for warning in warnings:
         print(f"evaluate@{inputs.model}: warning: {warning}", file=sys.stderr, flush=True)
     sets = gather(settings, inputs, pictures, dataset, generator, networks[0].device)
     cache = FeatureCache(inputs.features)
-    features = {role: features_of(found, networks, cache) for role, found in sets.items()}
-    report: dict[str, Any] = {"model": inputs.model, "scores": {}, "floor": {}}
-    report |= {"baselines": {role: {} for role in BASELINES}, "recipes": {}, "warnings": warnings}
-    report |= {"identity": {"weights": generator.identity.get("weights", ""), "dataset": dataset}}
-    subset = pictures.kid_subset(settings)
-    options = Options(subset, settings.kid_subsets, settings.neighbours, settings.seed)
+    by_role = {role: features_of(found, networks, cache) for role, found in sets.items()}
+    features = {network.label: {role: found[network.label] for role, found in by_role.items()} for network in networks}
+    parts: dict[str, dict[str, Any]] = {"scores": {}, "intervals": {}, "smallest_difference": {}, "floor": {}}
+    parts |= {"train_reference": {}, "recipes": {}, "baselines": {role: {} for role in BASELINES}}
+    comparisons = {}
     for network in networks:
-        add_scores(report, network, {role: found[network.label] for role, found in features.items()}, options)
-        report["recipes"][network.label] = recipe(network, settings, pictures)
-    return report
+        comparisons[network.label] = add_scores(parts, network, features[network.label], settings, pictures)
+        parts["recipes"][network.label] = recipe(network, settings, pictures)
+    about = {"warnings": warnings, "identity": {"weights": generator.identity.get("weights", ""), "dataset": dataset}}
+    return Measured({"model": inputs.model, **parts, **about}, sets["scores"], features, comparisons)
 
 
 def gather(
@@ -69,67 +107,96 @@ def gather(
     generator: TorchGenerator,
     device: torch.device,
 ) -> dict[str, PictureSet]:
-    """Return the sets by their role: holdout, floor, the baselines, and `scores`, the model's own."""
+    """Return the sets by their role: holdout, train, the baselines, and `scores`, the model's own."""
     seed, batch = settings.seed, settings.batch
     seeds = picture_sets.seeds(settings)
+    train = picture_sets.split_set("train", pictures.train, dataset, "train", batch)
     untrained = load_untrained(inputs.weights, seed)
     untrained.network.to(device)
-    unlearned = picture_sets.generated_set("untrained", untrained, seeds, batch)
+    unlearned, _ = conditioned(untrained, seeds, train, seed)
+    drawing, labels = conditioned(generator, seeds, train, seed)
     colours = picture_sets.colour_histogram_set(pictures.train, settings.count, seed, batch)
     return {
-        "holdout": picture_sets.holdout_set(pictures.holdout, dataset, batch),
-        "floor": picture_sets.floor_set(pictures.train, dataset, pictures.floor_count(settings), seed, batch),
+        "holdout": picture_sets.split_set("hold-out", pictures.holdout, dataset, "holdout", batch),
+        "train": train,
         "colour_histogram": picture_sets.keep(colours, dataset=dataset, seed=seed),
-        "untrained": picture_sets.keep(unlearned, seed=seed),
-        "scores": picture_sets.generated_set(inputs.model, generator, seeds, batch),
+        "untrained": picture_sets.keep(picture_sets.generated_set("untrained", unlearned, seeds, batch), seed=seed),
+        "scores": picture_sets.labelled(
+            picture_sets.generated_set(inputs.model, drawing, seeds, batch), labels, generator.capabilities.class_names
+        ),
     }
 
 
 def add_scores(
-    report: dict[str, Any], network: FeatureNetwork, features: dict[str, np.ndarray], options: Options
-) -> None:
-    """Add one network's scores, floor and baselines to the report, under their published names."""
-    names, real = network.names(), Features(features["holdout"])
-    for role in ("scores", "floor"):
-        found = compare(Features(features[role]), real, options)
-        report[role] |= {names[kind]: value for kind, value in found.items()}
+    parts: dict[str, dict[str, Any]],
+    network: AnyNetwork,
+    found: dict[str, Extracted],
+    settings: EvaluateSettings,
+    pictures: Pictures,
+) -> Comparison:
+    """Add one network's scores, floor, baselines and scores against the train split, under their published names."""
+    names = network.names()
+    holdout, train = Features(found["holdout"].features, "hold-out"), Features(found["train"].features, "train")
+    chosen = picture_sets.floor_positions(len(train), pictures.floor_count(settings), settings.seed)
+    floor, drawn = Features(train.values[chosen], "floor"), Features(found["scores"].features, "generated")
+    options = metric_options(settings, pictures)
+    own = compare_in_full(drawn, holdout, options, _logits(network, found["scores"], settings.count))
+    parts["scores"] |= {names[kind]: value for kind, value in own.scores.items()}
+    parts["intervals"] |= {names[kind]: interval.to_json() for kind, interval in own.intervals.items()}
+    parts["smallest_difference"] |= {
+        names[kind]: smallest_difference(interval.standard_error) for kind, interval in own.intervals.items()
+    }
+    for role, (first, second) in {"floor": (floor, holdout), "train_reference": (drawn, train)}.items():
+        other = distances.compare(first, second, options)
+        parts[role] |= {names[kind]: value for kind, value in other.items()}
     for role in BASELINES:
-        report["baselines"][role][names["fd"]] = frechet_distance(Features(features[role]), real)
+        parts["baselines"][role][names["fd"]] = frechet_distance(Features(found[role].features, role), holdout)
+    return own
 
 
-def recipe(network: FeatureNetwork, settings: EvaluateSettings, pictures: Pictures) -> dict[str, Any]:
+def metric_options(settings: EvaluateSettings, pictures: Pictures) -> Options:
+    """Return the numbers of the scores."""
+    subset = pictures.kid_subset(settings)
+    return Options(subset, settings.kid_subsets, settings.neighbours, settings.seed, settings.resamples)
+
+
+def _logits(network: AnyNetwork, found: Extracted, count: int) -> np.ndarray | None:
+    """Return what an Inception Score needs: logits of many pictures, by a network that knows more than this data."""
+    return found.logits if network.label != DOMAIN and count >= SPLITS else None
+
+
+def recipe(network: AnyNetwork, settings: EvaluateSettings, pictures: Pictures) -> dict[str, Any]:
     """Return all that these scores depend on beside the model; only scores of equal `hash` may be compared.
 
     The reference is named by the hold-out's pixels, so that new train pictures do not make scores incomparable.
-    Outside the hash stand torch's version, which changes rounding only, and the number of pictures of the floor.
+    Outside the hash, under `beside`, stand versions, which change rounding only, and the numbers of floor and train.
     """
-    protocol = {
+    return Recipe(
         **network.recipe,
-        "count": settings.count,
-        "reference": "holdout",
-        "reference_count": len(pictures.holdout),
-        "reference_sha256": _sha256_pixels(pictures.holdout.pixels),
-        "seed": settings.seed,
-        "kid": {"kernel": "(x.y / D + 1)^3", "subset": pictures.kid_subset(settings), "subsets": settings.kid_subsets},
-        "neighbours": settings.neighbours,
-    }
-    beside = {"floor_count": pictures.floor_count(settings), "torch": torch.__version__.split("+")[0]}
-    return {**protocol, **beside, "hash": sha256_json(protocol)}
+        count=settings.count,
+        reference="holdout",
+        reference_count=len(pictures.holdout),
+        reference_sha256=_sha256_pixels(pictures.holdout.pixels),
+        seed=settings.seed,
+        kid={"kernel": "(x.y / D + 1)^3", "subset": pictures.kid_subset(settings), "subsets": settings.kid_subsets},
+        neighbours=settings.neighbours,
+        beside={
+            "floor_count": pictures.floor_count(settings),
+            "train_count": len(pictures.train),
+            "torch": torch.__version__.split("+")[0],
+        },
+    ).sealed()
 
 
 def find_warnings(
-    settings: EvaluateSettings, inputs: Inputs, pictures: Pictures, networks: list[FeatureNetwork]
+    settings: EvaluateSettings, inputs: Inputs, pictures: Pictures, networks: Sequence[AnyNetwork]
 ) -> list[str]:
-    """Return what a reader of the scores must know of their meaning: absent FID, too few pictures."""
+    """Return what a reader of the scores must know: no FID, rank-deficient covariances, a floor of fewer pictures."""
     reason = missing_reason(settings.inception, inputs.weights_lock)
     found = [reason] if reason else []
     generated, real = settings.count, len(pictures.holdout)
-    found += [
-        f"{network.distance}: {generated} generated and {real} hold-out pictures, fewer than its {network.dimension} "
-        "features: the covariance is rank-deficient; compare at equal numbers only, and read it beside its floor."
-        for network in networks
-        if min(generated, real) < network.dimension
-    ]
+    for network in networks:
+        found += distances.warnings(generated, real, network.dimension, network.distance)
     if (count := pictures.floor_count(settings)) < generated:
         found.append(f"The floor is of {count} pictures, all that the train split has, not of {generated}.")
     if (subset := pictures.kid_subset(settings)) < settings.kid_subset:
@@ -145,14 +212,6 @@ def stale_warnings(generator: Generator, dataset: str) -> list[str]:
     if trained_on in (None, dataset):
         return []
     return [f"The model was trained on dataset {trained_on}, not on {dataset}: it may have seen hold-out pictures."]
-
-
-def samples(generator: Generator, batch: int) -> Image.Image:
-    """Return a sheet of the pictures of seeds 0 to 63, uncurated, about 600 pixels wide."""
-    drawn = np.concatenate(list(generator.draw(range(SHEET_PICTURES), batch)))
-    pictures = to_uint8(drawn).transpose(0, 2, 3, 1)
-    zoom = max(1, round(SHEET_PIXELS / (SHEET_COLUMNS * pictures.shape[2])))
-    return sheet(pictures, columns=SHEET_COLUMNS, zoom=zoom)
 
 
 def _sha256_pixels(pixels: np.ndarray) -> str:

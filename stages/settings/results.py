@@ -4,19 +4,47 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.settings.base import Count, Positive, Strict
+from stages.settings.base import Count, Positive, Share, Strict
+
+
+class UsefulnessSettings(Strict):
+    """Trainings of a classifier with and without generated pictures: seeds (0: none), kimg each, labels' confidence."""
+
+    seeds: Annotated[int, Field(ge=0)]
+    kimg: Positive
+    confidence: Share
+
+    @model_validator(mode="after")
+    def _paired(self) -> "UsefulnessSettings":
+        if self.seeds == 1:
+            raise ValueError("seeds is 1, but an interval needs 2 or more; 0 switches usefulness off")
+        return self
 
 
 class EvaluateSettings(Strict):
-    """What is measured: number of generated pictures, batch, seed, and where FID's Inception weights lie."""
+    """What is measured: number of generated pictures, in which features, with what effort, and Inception's weights."""
 
     count: Annotated[int, Field(ge=64)]
     batch: Count
     seed: Annotated[int, Field(ge=0)]
+    features: list[Literal["efficientnet_lite0", "domain"]]
+    engine: Literal["exact", "fast"]
+    resize: Literal["tf", "pytorch", "clean"]
     kid_subset: Annotated[int, Field(ge=2)]
     kid_subsets: Count
     neighbours: Count
+    resamples: Annotated[int, Field(ge=20)]
+    path_pairs: Annotated[int, Field(ge=4)]
+    usefulness: UsefulnessSettings
     inception: str | None
+
+    @model_validator(mode="after")
+    def _general_features(self) -> "EvaluateSettings":
+        if "efficientnet_lite0" not in self.features and self.inception is None:
+            raise ValueError("features has no general network; add efficientnet_lite0, or set inception")
+        if len(set(self.features)) != len(self.features):
+            raise ValueError(f"features is {self.features}; name each once")
+        return self
 
     @model_validator(mode="after")
     def _enough_pictures(self) -> "EvaluateSettings":

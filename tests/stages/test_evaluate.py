@@ -1,6 +1,7 @@
 """`python -m stages.evaluate` on a tiny trained model, and the parts of it that need no feature network."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,20 @@ from PIL import Image
 
 from stages.dataset import ImageDataset
 from stages.errors import GateError
-from stages.evaluate.picture_sets import colour_histogram_set, floor_set, generated_set, keep
+from stages.evaluate.picture_sets import colour_histogram_set, floor_positions, generated_set, keep
 from stages.evaluate.table import table
 from stages.generators.interface import Capabilities, Generator, Request
 
 SCORES = Path("models/dcgan/evaluation/scores.json")
-SAMPLES = Path("models/dcgan/evaluation/samples.png")
-NAMES = [f"{kind}_efficientnet_lite0" for kind in ("fd", "kid", "kid_std", "precision", "recall")]
+FOLDER = SCORES.parent
+FILES = {"scores.json", "metrics.json", "samples.png", "report.html", "sheets/closest.png", "sheets/interpolation.png"}
+KINDS = ("fd", "fd_inf", "kid", "kid_std", "kid_se", "precision", "recall", "density", "coverage", "isc", "isc_std")
+WITH_INTERVAL = {"fd", "kid", "precision", "recall", "density", "coverage", "isc"}
+PARTS = ("memorisation", "variety", "per_class", "probe", "usefulness", "latent_space", "spectrum", "balance")
+
+
+def names_of(kinds: Iterable[str], label: str = "efficientnet_lite0") -> set[str]:
+    return {f"fd_{label}_inf" if kind == "fd_inf" else f"{kind}_{label}" for kind in kinds}
 
 
 def one_line(text: str) -> str:
@@ -27,34 +35,72 @@ def one_line(text: str) -> str:
 def test_scores_are_written_repeated_and_explained(trained_workspace: Path, run_stage):
     first = run_stage("evaluate", "dcgan")
     assert first.returncode == 0, first.stderr
-    written = SCORES.read_bytes()
-    report = json.loads(written)
-    assert list(report["scores"]) == list(report["floor"]) == NAMES
-    fd = NAMES[0]
+    written = read_folder()
+    assert set(written) == FILES
+    report = json.loads(written["scores.json"])
+    assert set(report["scores"]) == names_of(KINDS)
+    assert set(report["floor"]) == set(report["train_reference"]) == names_of(KINDS) - names_of(["isc", "isc_std"])
+    fd = "fd_efficientnet_lite0"
     assert report["floor"][fd] < report["scores"][fd]
     assert report["floor"][fd] < min(report["baselines"][b][fd] for b in ("untrained", "colour_histogram"))
+    assert_intervals(report)
     recipe = report["recipes"]["efficientnet_lite0"]
     holdout = len(ImageDataset(Path("data/images"), "holdout"))
     assert (recipe["count"], recipe["reference_count"], recipe["kid"]["subset"]) == (64, holdout, 16)
     config = json.loads(Path("models/dcgan/training/weights/config.json").read_text())
     assert report["identity"]["weights"] == config["identity"]["weights"]
-    assert "FID was not computed" in report["warnings"][0]
+    assert any("FID was not computed" in line for line in report["warnings"])
+    assert any("No `domain` features" in line for line in report["warnings"])  # too few pictures of each class
     for warning in report["warnings"]:
         assert warning in first.stderr
     assert "rank-deficient" in first.stderr
     assert "it may have seen hold-out pictures" not in first.stderr
-    assert all(word in first.stdout for word in ("fd_efficientnet_lite0", "floor", "untrained", "colour histogram"))
-    with Image.open(SAMPLES) as sheet:
+    assert all(word in first.stdout for word in (fd, "floor", "untrained", "colour histogram"))
+    with Image.open(FOLDER / "samples.png") as sheet:
         assert 500 <= sheet.width == sheet.height <= 700
 
-    picture = SAMPLES.read_bytes()
     kept = sorted(Path(".work/features").glob("*.npy"))
-    assert len(kept) == 4  # hold-out, floor and two baselines; a model's own pictures are always scored afresh
+    assert len(kept) == 4  # hold-out, train and two baselines; a model's own pictures are always scored afresh
     for path in kept[1:]:
         np.save(path, np.load(path) * 2)
     again = run_stage("evaluate", "dcgan")
     assert again.stderr.count("not as it was written") == 3
-    assert (SCORES.read_bytes(), SAMPLES.read_bytes()) == (written, picture)
+    assert read_folder() == written
+
+
+def read_folder() -> dict[str, bytes]:
+    return {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in FOLDER.rglob("*.*")}
+
+
+def assert_intervals(report: dict) -> None:
+    """Assert that each score that has an interval lies in it, and that a difference that counts is larger than it."""
+    intervals, smallest = report["intervals"], report["smallest_difference"]
+    assert set(intervals) == set(smallest) == names_of(WITH_INTERVAL)
+    for name, interval in intervals.items():
+        assert interval["low"] <= report["scores"][name] <= interval["high"]
+        assert smallest[name] == pytest.approx(1.96 * 2**0.5 * interval["standard_error"], rel=1e-3)
+
+
+def test_what_scores_cannot_see_is_measured_or_says_why_not(trained_workspace: Path, run_stage):
+    done = run_stage("evaluate", "dcgan")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(SCORES.read_text())
+    copies = report["memorisation"]["levels"][0]["copies"]
+    assert copies["count"] == 64 and 0 <= copies["value"] <= 1
+    train = ImageDataset(Path("data/images"), "train")
+    assert all(0 <= pair["train"] < len(train) for pair in report["memorisation"]["closest"])
+    assert report["variety"]["generated"]["vendi"] >= 1
+    assert set(report["per_class"]["recall"]) == {
+        row["class_name"] for row in ImageDataset(train.folder, "holdout").rows
+    }
+    assert report["latent_space"]["path_length"]["pairs"] == 4
+    assert len(report["spectrum"]["radial"]["real"]) > 4
+    assert report["balance"]["kimg"]
+    for part in ("probe", "usefulness"):
+        assert "No `domain` features" in report[part]["absent"]
+    page = (FOLDER / "report.html").read_text()
+    assert "<script" not in page and "data:image/png;base64," in page
+    assert set(PARTS) <= set(report)
 
 
 @pytest.mark.slow
@@ -69,10 +115,7 @@ def test_other_inception_weights_are_scored_but_never_called_fid(trained_workspa
     assert done.returncode == 0, done.stderr
     report = json.loads(SCORES.read_text())
     label = f"inception_{weights.sha256[:8]}"
-    assert list(report["scores"]) == [
-        *NAMES,
-        *(f"{kind}_{label}" for kind in ("fd", "kid", "kid_std", "precision", "recall")),
-    ]
+    assert set(report["scores"]) == names_of(KINDS) | names_of(KINDS, label)
     assert report["recipes"][label]["weights_sha256"] == weights.sha256
     assert report["baselines"]["untrained"][f"fd_{label}"] > 0
     assert "FID was not computed" not in done.stderr and f"fd_{label}" in done.stdout
@@ -117,6 +160,9 @@ def test_without_the_weights_lock_there_is_one_line(trained_workspace: Path, run
         ({"evaluate.kid_subset": 65}, ["evaluate: kid_subset is 65, but count is only 64"]),
         ({"evaluate.neighbours": 64}, ["neighbours is 64", "count is only 64"]),
         ({"evaluate.neighbours": 40}, ["hold-out split", "evaluate.neighbours = 40"]),
+        ({"evaluate.features": ["domain"]}, ["features has no general network"]),
+        ({"evaluate.resamples": 19}, ["evaluate.resamples", "20"]),
+        ({"evaluate.usefulness.seeds": 1}, ["usefulness: seeds is 1", "2 or more"]),
         ({"evaluate.inception": "absent.pth"}, ["evaluate.inception is absent.pth"]),
         ({"evaluate.inception": "params.yaml"}, ["params.yaml with sha256", "none (null)", "pipelines.refresh"]),
     ],
@@ -175,15 +221,11 @@ def test_the_colour_histogram_has_the_colours_of_the_data_and_none_of_its_struct
     assert neighbours < 0.3 < np.corrcoef(real[:, :, 1:].ravel(), real[:, :, :-1].ravel())[0, 1]
 
 
-def test_the_floor_is_of_train_pictures_each_once(workspace: Path):
-    train = ImageDataset(Path("data/images"), "train")
-    chosen = floor_set(train, "hash", 20, 0, 8)
-    pictures = np.concatenate(list(chosen.batches())).transpose(0, 2, 3, 1)
-    positions = [np.flatnonzero((train.pixels == picture).all(axis=(1, 2, 3))) for picture in pictures]
-    assert len(pictures) == 20 and all(len(found) for found in positions)
-    assert len({int(found[0]) for found in positions}) == 20
-    assert floor_set(train, "hash", 20, 1, 8).identity != chosen.identity
-    assert floor_set(train, "other", 20, 0, 8).identity != chosen.identity
+def test_the_floor_is_of_train_pictures_each_once():
+    chosen = floor_positions(50, 20, 0)
+    assert len(set(chosen.tolist())) == 20 and set(chosen.tolist()) <= set(range(50))
+    assert (chosen == floor_positions(50, 20, 0)).all()
+    assert set(floor_positions(50, 20, 1).tolist()) != set(chosen.tolist())
 
 
 def test_a_kept_set_is_known_by_what_it_draws():
@@ -195,8 +237,9 @@ def test_a_kept_set_is_known_by_what_it_draws():
 def test_the_table_shows_each_score_beside_floor_and_baselines():
     scores = {"fid": 20.5, "kid_inception": 0.01, "kid_std_inception": 0.002}
     baselines = {"untrained": {"fid": 300.0}, "colour_histogram": {"fid": 400.0}}
-    lines = table({"model": "m", "scores": scores, "floor": scores | {"fid": 5.0}, "baselines": baselines}).splitlines()
+    report = {"model": "m", "scores": scores, "floor": scores | {"fid": 5.0}, "baselines": baselines}
+    lines = table(report | {"intervals": {"fid": {"low": 18.0, "high": 23.0}}}).splitlines()
     assert lines[0].split() == ["m", "floor", "untrained", "colour", "histogram"]
-    assert lines[1].split() == ["fid", "20.5", "5", "300", "400"]
-    assert lines[2].split() == ["kid_inception", *2 * ["0.01", "±", "0.002"], "-", "-"]
+    assert lines[1].split() == ["fid", "20.5", "[18,", "23]", "5", "300", "400"]
+    assert lines[2].split() == ["kid_inception", "0.01", "0.01", "-", "-"]
     assert len(lines) == 3

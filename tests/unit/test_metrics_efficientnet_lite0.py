@@ -9,8 +9,8 @@ import torch
 
 from stages.errors import InputError
 from stages.metrics import efficientnet_lite0 as module
-from stages.metrics.efficientnet_lite0 import EfficientNetLite0, EfficientNetLite0Extractor
-from stages.metrics.feature_networks import FeatureNetwork, open_efficientnet_lite0
+from stages.metrics.efficientnet_lite0 import EfficientNetLite0
+from stages.metrics.feature_networks import FeatureNetwork, open_efficientnet_lite0, open_network
 
 # Of `efficientnet-lite-pytorch` 0.1.0 with the same weights on the picture below, resized and scaled the same way.
 KNOWN_FEATURES = [0.3432310, 0.0148013, 0.0, 0.0204825, 0.0, 0.0, 0.0252845, 1.1466213]
@@ -29,27 +29,34 @@ def network() -> FeatureNetwork:
     return open_efficientnet_lite0(torch.device("cpu"))
 
 
-def test_features_and_logits_of_a_known_picture():
-    extractor = EfficientNetLite0Extractor(module.NAME, ["1280", "logits"])
-    with torch.inference_mode():
-        features, logits = extractor(torch.from_numpy(picture()))
+def test_features_and_logits_of_a_known_picture(network: FeatureNetwork):
+    features, logits = network.classify(picture())
+    assert logits is not None
     np.testing.assert_allclose(features[0, :8], KNOWN_FEATURES, atol=1e-3)
     np.testing.assert_allclose([features[0, i] for i in KNOWN_LATER], list(KNOWN_LATER.values()), atol=1e-3)
-    assert features.norm().item() == pytest.approx(KNOWN_NORM, rel=1e-4)
-    assert (logits.argmax().item(), logits.max().item()) == pytest.approx(KNOWN_LOGIT, abs=1e-3)
+    assert float(np.linalg.norm(features)) == pytest.approx(KNOWN_NORM, rel=1e-4)
+    assert (logits.argmax(), logits.max()) == pytest.approx(KNOWN_LOGIT, abs=1e-3)
+    assert (features.shape, logits.shape) == ((1, network.dimension), (1, module.CLASSES))
 
 
 def test_features_do_not_depend_on_the_batch(network: FeatureNetwork):
-    pictures = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), np.uint8))
-    together = network.features(pictures)
-    apart = torch.cat([network.features(pictures[i : i + 1]) for i in range(6)])
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), np.uint8)
+    together = network.classify(pictures)[0]
+    apart = np.concatenate([network.classify(pictures[i : i + 1])[0] for i in range(6)])
     assert together.shape == (6, network.dimension)
-    assert float((together - apart).abs().max()) < 1e-4
+    assert np.abs(together - apart).max() < 1e-4
 
 
 def test_grey_pictures_are_repeated(network: FeatureNetwork):
-    grey = torch.from_numpy(picture()[:, :1])
-    assert torch.equal(network.features(grey), network.features(grey.repeat(1, 3, 1, 1)))
+    grey = picture()[:, :1]
+    assert network.classify(grey)[0].tobytes() == network.classify(grey.repeat(3, axis=1))[0].tobytes()
+
+
+def test_every_family_has_the_originals_normalisation(network: FeatureNetwork):
+    clean = open_network("efficientnet_lite0", resize="clean", device=torch.device("cpu"))
+    assert network.recipe["normalisation"] == clean.recipe["normalisation"] == "(x - 127) / 128"
+    assert {name for name in clean.recipe if clean.recipe[name] != network.recipe[name]} == {"resize"}
+    assert np.abs(clean.classify(picture())[0] - network.classify(picture())[0]).max() > 1e-2
 
 
 def test_folding_changes_nothing_but_rounding():

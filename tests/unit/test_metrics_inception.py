@@ -1,25 +1,22 @@
-"""Inception: which weights may be used and named, and that our numbers are torch-fidelity's.
+"""Inception: which weights may be used and named, and that its features are torch-fidelity's.
 
-The standard weights are in no package, so these tests use random ones (He initialisation, batch norm statistics of one
-pass over synthetic pictures). They prove the plumbing: loading, naming, resize, features, distance. They do not prove
-that a FID computed with the real weights equals a published one.
+Done with random weights; what they prove and do not prove stands in `random_inception`.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from safetensors.torch import save_file
+from torch_fidelity.utils import create_feature_extractor
 
 from stages.errors import InputError
-from stages.metrics import inception_weights
-from stages.metrics.distances import Features, Options, compare
-from stages.metrics.feature_networks import FeatureNetwork, open_inception
-from stages.metrics.features import FeatureCache, PictureSet, features_of
+from stages.metrics import inception, inception_weights
+from stages.metrics.backbone import read_weights
+from stages.metrics.feature_networks import FeatureNetwork, open_inception, open_network
 from stages.metrics.inception_weights import (
     STANDARD_FILE,
     STANDARD_SHA256,
@@ -28,43 +25,21 @@ from stages.metrics.inception_weights import (
     missing_reason,
 )
 from stages.storage import sha256_file
+from tests.unit.random_inception import blobs, random_weights, write_random_weights
+
+__all__ = ["write_random_weights"]
 
 CPU = torch.device("cpu")
-COUNT = 12
-
-
-def blobs(seed: int, count: int = COUNT, size: int = 32) -> np.ndarray:
-    """Return pictures with structure at several scales; white noise would excite few features."""
-    generator = torch.Generator().manual_seed(seed)
-    layers = [torch.rand((count, 3, side, side), generator=generator) for side in (2, 4, 8, 16)]
-    resized = [nn.functional.interpolate(layer, (size, size), mode="bilinear") for layer in layers]
-    return (torch.stack(resized).mean(dim=0) * 255).byte().numpy()
-
-
-def write_random_weights(path: Path) -> InceptionWeights:
-    """Write a file of random weights that keep all features alive."""
-    with mock.patch.object(nn.Module, "load_state_dict"), mock.patch("torch.load", return_value={}):
-        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], "none")
-    torch.manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        network.train()(torch.from_numpy(blobs(9, 8)))
-    torch.save(network.state_dict(), path)
-    return InceptionWeights(path, sha256_file(path))
 
 
 @pytest.fixture(scope="module")
-def random_weights(tmp_path_factory: pytest.TempPathFactory) -> InceptionWeights:
-    return write_random_weights(tmp_path_factory.mktemp("weights") / "random.pth")
+def weights() -> InceptionWeights:
+    return random_weights()
 
 
 @pytest.fixture(scope="module")
-def network(random_weights: InceptionWeights) -> FeatureNetwork:
-    return open_inception(random_weights, CPU)
+def network(weights: InceptionWeights) -> FeatureNetwork:
+    return open_inception(weights, CPU)
 
 
 def lock(folder: Path, sha256: str | None) -> Path:
@@ -85,21 +60,21 @@ def test_null_and_no_lock_say_loudly_how_to_get_fid(tmp_path: Path):
 
 @pytest.mark.parametrize("locked", [None, "0" * 64])
 def test_weights_that_are_not_the_locked_ones_are_refused(locked: str | None, tmp_path: Path):
-    weights = tmp_path / "weights.pth"
-    weights.write_bytes(b"weights")
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"weights")
     with pytest.raises(InputError, match=r"python -m pipelines\.refresh") as caught:
-        find_inception(str(weights), lock(tmp_path, locked))
-    assert sha256_file(weights) in str(caught.value)
+        find_inception(str(path), lock(tmp_path, locked))
+    assert sha256_file(path) in str(caught.value)
     assert (locked or "none (null)") in str(caught.value)
 
 
 def test_locked_weights_are_found_by_path_and_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inception_weights, "cache_folder", lambda: tmp_path)
-    weights = tmp_path / STANDARD_FILE
-    weights.write_bytes(b"weights")
-    sha256 = sha256_file(weights)
-    for setting in (str(weights), "download"):
-        assert find_inception(setting, lock(tmp_path, sha256)) == InceptionWeights(weights, sha256)
+    path = tmp_path / STANDARD_FILE
+    path.write_bytes(b"weights")
+    sha256 = sha256_file(path)
+    for setting in (str(path), "download"):
+        assert find_inception(setting, lock(tmp_path, sha256)) == InceptionWeights(path, sha256)
 
 
 @pytest.mark.parametrize(("setting", "remedy"), [("download", "pipelines.refresh"), ("absent.pth", STANDARD_FILE)])
@@ -118,69 +93,68 @@ def test_a_lock_without_an_entry_is_refused(tmp_path: Path):
         find_inception(None, path)
 
 
-def test_only_the_standard_weights_give_fid(network: FeatureNetwork, random_weights: InceptionWeights):
+def test_only_the_standard_weights_give_fid(
+    network: FeatureNetwork, weights: InceptionWeights, monkeypatch: pytest.MonkeyPatch
+):
     """Stands in for the standard file by its sha256 alone, since the file itself cannot be had here."""
-    short = random_weights.sha256[:8]
-    assert network.names()["fd"] == f"fd_inception_{short}"
-    assert network.names()["kid"] == f"kid_inception_{short}"
-    with mock.patch("stages.metrics.feature_networks.create"):
-        named = open_inception(InceptionWeights(random_weights.path, STANDARD_SHA256), CPU).names()
-    assert named == {
+    short = weights.sha256[:8]
+    assert (network.names()["fd"], network.names()["kid"]) == (f"fd_inception_{short}", f"kid_inception_{short}")
+    monkeypatch.setattr(inception, "build", lambda weights: None)
+    standard = replace(read_weights(weights.path), sha256=STANDARD_SHA256)
+    named = inception.load_inception(standard, "tf")
+    assert (named.distance, named.label) == ("fid", "inception")
+    names = replace(network, label=named.label, distance=named.distance).names()
+    assert names == {
         "fd": "fid",
-        "kid": "kid_inception",
-        "kid_std": "kid_std_inception",
-        "precision": "precision_inception",
-        "recall": "recall_inception",
+        "fd_inf": "fid_inf",
+        **{kind: f"{kind}_inception" for kind in ("kid", "kid_std", "kid_se", "precision", "recall")},
+        **{kind: f"{kind}_inception" for kind in ("density", "coverage", "isc", "isc_std")},
     }
 
 
-class Pictures(torch.utils.data.Dataset):
-    """Pictures as torch-fidelity's own front door takes them."""
-
-    def __init__(self, pictures: np.ndarray) -> None:
-        self.pictures = torch.from_numpy(pictures)
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, position: int) -> torch.Tensor:
-        return self.pictures[position]
+def test_features_and_logits_are_those_of_torch_fidelity(network: FeatureNetwork, weights: InceptionWeights):
+    options = {"cuda": False, "verbose": False, "feature_extractor_weights_path": str(weights.path)}
+    reference = create_feature_extractor("inception-v3-compat", ["2048", "logits_unbiased"], **options)
+    pictures = blobs(0, 8)
+    with torch.inference_mode():
+        expected = reference(torch.from_numpy(pictures))
+    for found, wanted in zip(network.classify(pictures), expected, strict=True):
+        assert found is not None
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-6, atol=1e-6 * float(wanted.abs().max()))
 
 
-def test_scores_are_those_of_torch_fidelity(network: FeatureNetwork, random_weights: InceptionWeights, tmp_path: Path):
-    """Random weights give the same scores here and through torch_fidelity.calculate_metrics."""
-    from torch_fidelity import calculate_metrics
-
-    sets = [blobs(0), blobs(1) // 2]
-    cache = FeatureCache(tmp_path)
-    features = [Features(features_of(whole_set(p), [network], cache)[network.label]) for p in sets]
-    found = compare(features[0], features[1], Options(kid_subset=8, kid_subsets=5, neighbours=3, seed=7))
-    expected = calculate_metrics(
-        input1=Pictures(sets[0]),
-        input2=Pictures(sets[1]),
-        cuda=False,
-        fid=True,
-        kid=True,
-        prc=True,
-        cache=False,
-        save_cpu_ram=True,  # also: no worker processes
-        verbose=False,
-        feature_extractor="inception-v3-compat",
-        feature_extractor_weights_path=str(random_weights.path),
-        kid_subset_size=8,
-        kid_subsets=5,
-        rng_seed=7,
-        prc_neighborhood=3,
-    )
-    assert found["fd"] > 1
-    assert found["fd"] == pytest.approx(expected["frechet_inception_distance"], rel=1e-4)
-    assert found["kid"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-4)
-    assert found["kid_std"] == pytest.approx(expected["kernel_inception_distance_std"], rel=1e-3)
-    assert (found["precision"], found["recall"]) == pytest.approx((expected["precision"], expected["recall"]))
+def test_the_families_have_their_own_normalisation_and_recipe(weights: InceptionWeights):
+    centres = {"tf": "(x - 128) / 128", "clean": "(x - 128) / 128", "pytorch": "(x - 127.5) / 127.5"}
+    recipes = [open_network("inception", weights=weights, resize=family, device=CPU).recipe for family in centres]
+    assert {recipe["resize"]: recipe["normalisation"] for recipe in recipes} == centres
+    assert all(recipe["weights_sha256"] == weights.sha256 for recipe in recipes)
 
 
-def whole_set(pictures: np.ndarray) -> PictureSet:
-    return PictureSet("test", len(pictures), lambda: iter([pictures]))
+def test_double_precision_is_another_recipe_and_close_to_single(network: FeatureNetwork, weights: InceptionWeights):
+    double = open_network("inception", weights=weights, device=CPU, precision="float64")
+    pictures = blobs(0, 1)
+    features = double.classify(pictures)[0]
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(network.classify(pictures)[0], features, atol=1e-4 * features.max())
+    assert double.recipe != network.recipe and double.recipe["dtype"] == "float64"
+
+
+def test_folding_changes_nothing_but_rounding(weights: InceptionWeights, network: FeatureNetwork):
+    folded = inception.build(read_weights(weights.path))
+    inception.fold_batch_norms(folded)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    pictures = blobs(0, 2)
+    expected = network.classify(pictures)[0]
+    np.testing.assert_allclose(folded(network.preparation(pictures))[0].numpy(), expected, atol=1e-4 * expected.max())
+
+
+def test_safetensors_are_taken_too(weights: InceptionWeights, network: FeatureNetwork, tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    save_file(torch.load(weights.path, weights_only=True), path)
+    again = open_network("inception", weights=path, device=CPU)
+    assert again.label != network.label  # a score names the bytes of its file
+    pictures = blobs(0, 1)
+    assert again.classify(pictures)[0].tobytes() == network.classify(pictures)[0].tobytes()
 
 
 class Malicious:
@@ -191,7 +165,10 @@ class Malicious:
 
 
 @pytest.mark.parametrize("content", [{"weights": Malicious()}, {"other": torch.zeros(1)}, [1, 2], b"no file of torch"])
-def test_a_file_that_is_not_these_tensors_is_refused(content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("name", ["inception", "dinov2", "clip"])
+def test_a_file_that_is_not_these_tensors_is_refused(
+    name: str, content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pth"
     if isinstance(content, bytes):
@@ -199,6 +176,36 @@ def test_a_file_that_is_not_these_tensors_is_refused(content, tmp_path: Path, mo
     else:
         torch.save(content, path)
     with pytest.raises(InputError, match=r"weights\.pth") as caught:
-        open_inception(InceptionWeights(path, sha256_file(path)), CPU)
+        open_network(name, weights=path, device=CPU)
+    assert sha256_file(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not Path("executed").exists()
+
+
+def test_weights_that_changed_after_they_were_locked_are_refused(tmp_path: Path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"other")
+    with pytest.raises(InputError, match=f"{sha256_file(path)}, expected {'0' * 64}"):
+        open_inception(InceptionWeights(path, "0" * 64), CPU)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "vgg16"}, "feature network is 'vgg16'; expected one of inception"),
+        ({"name": "inception"}, f"inception has no weights; give the path of {STANDARD_FILE}"),
+        ({"name": "dinov2"}, "dinov2 has no weights"),
+        ({"name": "clip", "weights": Path("absent.pth")}, r"absent\.pth cannot be read"),
+        ({"name": "efficientnet_lite0", "weights": Path("w.pth")}, r"comes with its own weights; leave out w\.pth"),
+        ({"name": "efficientnet_lite0", "resize": "area"}, "resize is 'area'; expected one of tf, pytorch, clean"),
+        ({"name": "efficientnet_lite0", "engine": "turbo"}, "engine is 'turbo'; expected one of exact, fast"),
+        ({"name": "efficientnet_lite0", "precision": "bfloat16"}, "precision is 'bfloat16'; expected float32"),
+        (
+            {"name": "efficientnet_lite0", "precision": "float64", "engine": "fast"},
+            "float64 with the engine exact",
+        ),
+    ],
+)
+def test_impossible_networks_are_named(arguments: dict, words: str):
+    with pytest.raises(InputError, match=words):
+        open_network(device=CPU, **arguments)
