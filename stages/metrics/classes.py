@@ -8,7 +8,7 @@ import numpy as np
 from stages.errors import InputError
 from stages.metrics.frechet import frechet_distance
 from stages.metrics.gaussians import Features
-from stages.metrics.proportions import Accuracy, Proportion, accuracy
+from stages.metrics.proportions import Proportion
 
 FEWEST = 10  # pictures of a class on either side, below which its distance is not worth a number
 TENTH = 0.1  # of its share among real pictures: a class drawn less often is as good as lost
@@ -110,17 +110,6 @@ def modes(labels: np.ndarray, real_labels: np.ndarray, class_names: tuple[str, .
     rare = tuple(class_names[label] for label in present if 0 < drawn[label] < wanted[label])
     hit = len(present) - len(missing)
     return Modes(len(present), hit, hit - len(rare), missing, rare)
-
-
-def conditional_accuracy(predicted: np.ndarray, wanted: np.ndarray, class_names: tuple[str, ...]) -> Accuracy:
-    """Return how often generated pictures are classified as the class that was asked for, with Wilson intervals.
-
-    Raises:
-        InputError: the two differ in number, or a label does not fit the class names.
-    """
-    _require_labels(predicted, len(wanted), class_names)
-    _require_labels(wanted, len(wanted), class_names)
-    return accuracy(predicted, wanted, class_names)
 
 
 def _counts(labels: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
