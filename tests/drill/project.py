@@ -19,7 +19,7 @@ COMMANDS = {
     "dvc": ("dvc", "repro"),
     "flow": ("pipelines.flows", "lifecycle"),
 }
-SMALL = {"budget_kimg": 6, "tick_kimg": 1, "checkpoint_kimg": 1.5}
+SMALL = {"budget_kimg": 6, "tick_kimg": 1, "checkpoint_kimg": 1.5, "ema_half_life_kimg": 0.6}
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,13 @@ def words(page: str) -> str:
 def scores(shift: float = 0.0) -> dict[str, Any]:
     fd, kid = f"fd_{NETWORK}", f"kid_{NETWORK}"
     return {
-        "scores": {fd: 109.7 + shift, kid: 0.0412, f"kid_std_{NETWORK}": 0.004, f"precision_{NETWORK}": 0.43},
+        "scores": {
+            fd: 109.7 + shift,
+            f"{fd}_inf": 77.25,
+            kid: 0.0412,
+            f"kid_std_{NETWORK}": 0.004,
+            f"precision_{NETWORK}": 0.43,
+        },
         "intervals": {fd: {"low": 105.1 + shift, "high": 114.2 + shift, "standard_error": 2.3}},
         "floor": {fd: 31.4, kid: 0.0003, f"precision_{NETWORK}": 0.83},
         "train_reference": {fd: 101.2},
@@ -118,6 +124,7 @@ def test_model_page_tells_scores_with_intervals_and_direction() -> None:
     page = words(standard_page())
     assert "109.7 [105.1, 114.2]" in page
     assert "0.0412 ± 0.004" in page
+    assert "Fréchet distance at infinite N 77.25 lower" in page  # it has neither interval nor deviation
     for told in ("lower", "higher", "floor (real pictures)", "colour histogram", "seeds 0 to 15", "few pictures"):
         assert told in page
     assert "a" * 64 in page  # the recipe's hash, whole
@@ -306,6 +313,7 @@ def test_numbers_as_text() -> None:
     assert [number(value) for value in (109.71, 0.5, -3.0, 12345.6, 7, None, True, "x")] == [
         "109.7", "0.5", "\u22123", "12,346", "7", "\u2013", "\u2013", "\u2013",
     ]  # fmt: skip
+    assert number(860.6, 2) == "861"
     assert with_interval(1.0, {"low": None, "high": 2}) == "1"
     assert plain("f" * 64) == "f" * 12
     assert plain(list(range(100))) == "100 values"

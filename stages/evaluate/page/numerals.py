@@ -18,7 +18,7 @@ def number(value: Any, figures: int = 4) -> str:
     if not math.isfinite(value):
         return str(value)
     whole = isinstance(value, int) or abs(value) >= LARGE
-    text = f"{value:,.0f}" if whole else f"{value:.{figures}g}"
+    text = f"{value:,.0f}" if whole or abs(value) >= 10**figures else f"{value:.{figures}g}"
     return text.replace("-", MINUS, 1) if text.startswith("-") else text
 
 

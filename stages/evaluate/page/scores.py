@@ -71,8 +71,11 @@ def cell_of(content: ModelReport, one: ScoreName) -> str:
     """Return a score with its interval, or with the deviation over its subsets where it has none."""
     scores, interval = content.part("scores"), content.part("intervals").get(one.name)
     text = with_interval(scores.get(one.name), interval)
-    deviation = scores.get(one.name.replace(one.kind, DEVIATION_OF.get(one.kind, "-"), 1))
-    return text if interval or deviation is None else f"{text} ± {number(deviation)}"
+    deviation = DEVIATION_OF.get(one.kind)
+    if interval or deviation is None:
+        return text
+    spread = scores.get(one.name.replace(one.kind, deviation, 1))
+    return text if spread is None else f"{text} ± {number(spread)}"
 
 
 def _row(content: ModelReport, one: ScoreName, roles: dict[str, dict[str, Any]]) -> tuple[str, ...]:
