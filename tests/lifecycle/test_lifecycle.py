@@ -120,7 +120,11 @@ def test_mlflow_shows_the_run_of_each_model(finished: subprocess.CompletedProces
         scores = read_json(project / f"models/{name}/evaluation/scores.json")
         for score, value in scores["scores"].items():
             assert latest[score] == pytest.approx(value)
-            assert latest[f"floor_{score}"] == pytest.approx(scores["floor"][score])
+        for score, value in scores["floor"].items():
+            assert latest[f"floor_{score}"] == pytest.approx(value)
+        artifacts = project / "mlartifacts" / run / "artifacts"
+        for shown in (f"models/{name}/evaluation/report.html", ".work/reports/comparison.html"):
+            assert (artifacts / Path(shown).name).read_bytes() == (project / shown).read_bytes()
         assert latest["onnx_cpu_batch1_p50_ms"] > 0
         logged = {sha256_file(path) for path in (project / "mlartifacts").rglob("model.onnx")}
         assert sha256_file(project / f"models/{name}/onnx/model.onnx") in logged

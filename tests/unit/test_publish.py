@@ -63,6 +63,7 @@ def write_scores(distance: float = 12.5, weights: str = "w1") -> None:
     report |= {"recipes": {"efficientnet_lite0": {"hash": "abcd"}}}
     write_json(FOLDER / "evaluation" / "scores.json", report)
     Image.new("RGB", (16, 16)).save(FOLDER / "evaluation" / "samples.png")
+    (FOLDER / "evaluation" / "report.html").write_text(f"<title>{weights}</title>")
 
 
 def write_onnx(weights: str = "w1") -> None:
@@ -210,7 +211,7 @@ FIGURES = {
     "benchmark": "onnx_cpu_batch1_p50_ms",
 }
 FILES = {
-    "scores": {"scores.json", "samples.png"},
+    "scores": {"scores.json", "samples.png", "report.html"},
     "parity": {"parity.json", "model.onnx"},
     "benchmark": {"benchmark.json", "latency.png"},
 }
