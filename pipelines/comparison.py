@@ -1,54 +1,93 @@
 """Write one page that compares models side by side: `python -m pipelines.comparison [MODEL...] [--out FILE]`."""
 
 import argparse
+import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipelines.entry import answer
 from pipelines.results import Results, is_trained, read_results
-from stages.errors import InputError
+from stages.errors import InputError, StageError
 from stages.settings import Settings, load_settings
-from stages.storage import write_bytes
+from stages.storage import sha256_json, sha256_tree, write_bytes, write_json
 
 if TYPE_CHECKING:
     from stages.evaluate.page.content import ModelReport
 
 OUT = Path(".work/reports/comparison.html")
+NOTE = OUT.with_suffix(".json")  # which results the page shows
 
 
 def main() -> int:
     """Write the page and return 0, or 2 with one line where no model can be compared."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.comparison", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="selected models; default: all that are evaluated")
-    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help=f"the page; default: {OUT}")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page; default, for all models: {OUT}")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings; default: params.yaml")
     arguments = parser.parse_args()
     return answer("comparison", partial(_compare, arguments.models, arguments.out, arguments.params))
 
 
-def _compare(names: list[str], out: Path, params: Path) -> int:
+def _compare(names: list[str], out: Path | None, params: Path) -> int:
+    if names and out is None:
+        raise InputError(f"{OUT} is of all models; name another file by --out for {', '.join(names)}")
     settings = load_settings(params)
     chosen = named(names, settings) if names else evaluated(settings)
-    write_comparison([content_of(results) for results in chosen], out)
-    print(f"{len(chosen)} models compared: {out}")
+    if out is None:
+        bring_up_to_date(settings)
+    else:
+        write_comparison([content_of(results) for results in chosen], out)
+    print(f"{len(chosen)} models compared: {out or OUT}")
     return 0
 
 
-def bring_up_to_date(settings: Settings, out: Path = OUT) -> None:
-    """Write the page of all evaluated models, unless it is newer than all that it shows; without any, nothing.
+def bring_up_to_date(settings: Settings) -> None:
+    """Write the page of all models that have scores, unless it shows just these results; without any, drop it.
 
     Raises:
-        InputError: a file that it shows is damaged.
+        StageError: the page could not be made.
     """
     found = with_scores(settings)
-    files = [path for results in found for path in results.files]
-    if not files or (out.exists() and out.stat().st_mtime >= max(path.stat().st_mtime for path in files)):
+    if not found:
+        OUT.unlink(missing_ok=True)
+        NOTE.unlink(missing_ok=True)
         return
-    write_comparison([content_of(results) for results in found], out)
+    note = {"models": [results.name for results in found], "key": key_of(found)}
+    if OUT.exists() and read_note() == note:
+        return
+    try:
+        NOTE.unlink(missing_ok=True)  # of a page that is about to be replaced
+        write_comparison([content_of(results) for results in found], OUT)
+    except StageError:
+        raise
+    except Exception as error:  # a page must not cost the publication of what it shows
+        raise StageError(f"the page {OUT} could not be made: {type(error).__name__}: {error}") from error
+    write_json(NOTE, note)
+
+
+def key_of(found: list[Results]) -> str:
+    """Return one sha256 over all that the page shows and the code that shows it."""
+    from stages.evaluate import page
+
+    code = sha256_tree(Path(str(page.__file__)).parent)
+    return sha256_json([code, [[results.name, results.digest] for results in found]])
+
+
+def read_note() -> dict[str, Any]:
+    """Return which models the page shows, and the key of their results; empty where there is no page."""
+    try:
+        return dict(json.loads(NOTE.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def page_of(name: str) -> Path | None:
+    """Return the page if it shows a model."""
+    return OUT if name in read_note().get("models", []) and OUT.exists() else None
 
 
 def write_comparison(contents: "list[ModelReport]", out: Path) -> None:

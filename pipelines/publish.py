@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.comparison import bring_up_to_date, page_of, read_note
 from pipelines.entry import answer
 from pipelines.lifecycle import try_all
 from pipelines.results import Results, is_trained, read_results
@@ -161,8 +162,13 @@ def without_secrets(text: str) -> str:
 def note_published(result: Results, run_id: str) -> None:
     """Remember what was published where, so that the next call need not ask MLflow, whose import takes seconds."""
     address = sha256_bytes(tracking_uri().encode())  # the address itself may hold a password
-    note = {"digest": result.digest, "tracking": address, "run": run_id}
+    note = {"digest": result.digest, "tracking": address, "run": run_id, "comparison": _comparison_of(result.name)}
     write_json(PUBLISHED / f"{result.name}.json", note)
+
+
+def _comparison_of(name: str) -> str | None:
+    """Return the key of the comparison page that shows a model, None where there is none."""
+    return read_note().get("key") if page_of(name) else None
 
 
 def is_published(result: Results) -> bool:
@@ -172,7 +178,8 @@ def is_published(result: Results) -> bool:
     except (OSError, ValueError):
         return False
     uri = tracking_uri()
-    if note["digest"] != result.digest or note["tracking"] != sha256_bytes(uri.encode()):
+    shown = {"digest": result.digest, "comparison": _comparison_of(result.name)}
+    if any(note.get(part) != value for part, value in shown.items()) or note["tracking"] != sha256_bytes(uri.encode()):
         return False
     return not uri.startswith(SQLITE) or sqlite_holds(Path(uri.removeprefix(SQLITE)), note["run"])
 
@@ -200,6 +207,7 @@ def _publish_trained() -> int:
     settings = load_settings()
     if not any(is_trained(name) for name in settings.select):
         raise InputError(f"none of {', '.join(settings.select)} is trained; run `dvc repro` first")
+    bring_up_to_date(settings)
     publish_all(settings, lambda line: print(line, flush=True))
     return 0
 

@@ -6,7 +6,7 @@ from pipelines.comparison import OUT as COMPARISON
 from pipelines.results import Results, is_trained, read_results
 from stages.settings import Settings
 
-FEATURES = "efficientnet_lite0"
+FEATURES, INCEPTION, DOMAIN = "efficientnet_lite0", "inception", "domain"
 ABSENT = "-"
 MEGABYTES = 1e-6
 
@@ -24,6 +24,8 @@ def print_report(settings: Settings) -> None:
     console.print(build_table(results))
     for line in filter(None, (result.warning for result in results)):
         console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    for line in unlike_recipes(results):
+        console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
     for warning in dict.fromkeys(line for result in results for line in result.scores.get("warnings", [])):
         console.print(f"note: {warning}", markup=False, highlight=False, soft_wrap=True)
     console.print(next_steps(results), markup=False, highlight=False, soft_wrap=True)
@@ -33,26 +35,55 @@ def build_table(results: list[Results]) -> Any:
     """Return a rich table with a row per model; a score is followed by the floor that real pictures reach."""
     from rich.table import Table
 
-    with_fid = any("fid" in result.scores.get("scores", {}) for result in results)
+    label = label_of(results)
+    with_fid = label != INCEPTION and any("fid" in result.scores.get("scores", {}) for result in results)
     columns = ["model", "kimg", "FD (floor)", "KID (floor)", "precision", "recall"]
     columns += ["FID (floor)"] if with_fid else []
     columns += ["ONNX MB", "p50 ms, batch 1", "pictures/s (batch)", "provider"]
-    table = Table(title=f"Models; FD, KID, precision and recall in {FEATURES} features, on hold-out pictures")
+    table = Table(title=f"Models; FD, KID, precision and recall in {label} features, on hold-out pictures")
     for column in columns:
         table.add_column(column, justify="left" if column in ("model", "provider") else "right")
     for result in results:
-        table.add_row(*_row(result, with_fid))
+        table.add_row(*_row(result, label, _hash_of(result, label) == _first_hash(results, label), with_fid))
     return table
 
 
-def _row(result: Results, with_fid: bool) -> list[str]:
+def label_of(results: list[Results]) -> str:
+    """Return the feature network whose scores the table shows: the first general one that scores are there of."""
+    labels = [label for result in results for label in result.scores.get("recipes", {}) if label != DOMAIN]
+    return labels[0] if labels else FEATURES
+
+
+def unlike_recipes(results: list[Results]) -> list[str]:
+    """Return a line for each model whose scores were measured unlike the first one's, and are left out of the table."""
+    label = label_of(results)
+    first = _first_hash(results, label)
+    return [
+        f"the scores of {result.name} in {label} features are by another recipe than those above: not comparable; "
+        f"see {result.folder / 'evaluation' / 'report.html'}, or run `dvc repro`"
+        for result in results
+        if result.scores and _hash_of(result, label) != first
+    ]
+
+
+def _first_hash(results: list[Results], label: str) -> str | None:
+    return next((found for result in results if (found := _hash_of(result, label))), None)
+
+
+def _hash_of(result: Results, label: str) -> str | None:
+    found: str | None = result.scores.get("recipes", {}).get(label, {}).get("hash")
+    return found
+
+
+def _row(result: Results, label: str, comparable: bool, with_fid: bool) -> list[str]:
     summary = result.benchmark.get("summary", {})
+    shown = result.scores if comparable else {}
     scores = [
-        _with_floor(result.scores, f"fd_{FEATURES}", 2),
-        _with_floor(result.scores, f"kid_{FEATURES}", 4),
-        _number(result.scores.get("scores", {}).get(f"precision_{FEATURES}"), 3),
-        _number(result.scores.get("scores", {}).get(f"recall_{FEATURES}"), 3),
-        *([_with_floor(result.scores, "fid", 2)] if with_fid else []),
+        _with_floor(shown, "fid" if label == INCEPTION else f"fd_{label}", 2),
+        _with_floor(shown, f"kid_{label}", 4),
+        _number(shown.get("scores", {}).get(f"precision_{label}"), 3),
+        _number(shown.get("scores", {}).get(f"recall_{label}"), 3),
+        *([_with_floor(shown, "fid", 2)] if with_fid else []),
     ]
     best = _number(summary.get("pictures_per_second_best"), 0)
     return [

@@ -16,7 +16,7 @@ import mlflow
 import yaml
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from pipelines.comparison import OUT as COMPARISON
+from pipelines.comparison import page_of
 from pipelines.curves import (
     LOCK,
     curve_metrics,
@@ -231,7 +231,7 @@ class Tracker:
                     self.client.log_image(run_id, picture.convert("RGB"), key=GRIDS_KEY, step=step, synchronous=True)
 
     def _log_files(self, run_id: str, results: Results) -> None:
-        for path in [*results.files, COMPARISON, LOCK]:
+        for path in [*results.files, *filter(None, [page_of(results.name)]), LOCK]:
             if path.exists():
                 self.client.log_artifact(run_id, str(path))
         if PARAMS.exists():

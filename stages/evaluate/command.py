@@ -146,7 +146,7 @@ def _measure(given: argparse.Namespace) -> None:
 def _compare(given: argparse.Namespace) -> None:
     if given.real or given.generated:
         raise InputError("--compare takes two results; leave out --real and --generated")
-    from stages.evaluate.comparing import compare_results, read_result, verdict_table
+    from stages.evaluate.comparing import compare_results, read_result, refusals, verdict_table
 
     first, second = (read_result(path) for path in given.compare)
     verdicts = compare_results(first, second)
@@ -156,6 +156,8 @@ def _compare(given: argparse.Namespace) -> None:
         _check_output(given.json)
         write_json(given.json, {"first": str(given.compare[0]), "second": str(given.compare[1]), "verdicts": verdicts})
     print(verdict_table(first, second, verdicts))
+    for refusal in refusals(first, second):
+        print(f"evaluate: {refusal}", file=sys.stderr, flush=True)
 
 
 def _check_output(path: Path | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from stages.errors import InputError
 from stages.evaluate.folder_pictures import shown
 from stages.evaluate.table import aligned, interval_text, is_lower_better
-from stages.metrics.recipe import require_alike
+from stages.metrics.recipe import differences, require_alike
 from stages.storage import read_json
 
 PARTS = ("scores", "intervals", "recipes")
@@ -30,19 +30,33 @@ def compare_results(first: dict[str, Any], second: dict[str, Any]) -> dict[str, 
     """Return the verdict on the first result for every score with an interval that both have, by the score's name.
 
     Raises:
-        InputError: their recipes differ (each difference is named), or there is nothing to compare.
+        InputError: all their recipes differ (each difference is named), or there is nothing to compare. Scores whose
+            recipes alone differ are left out: see `refusals`.
     """
     pairs = {name: (_of(first, name), _of(second, name)) for name in first["intervals"] if name in second["intervals"]}
     if not pairs:
         raise InputError(f"the two results share no score with an interval; {REMEDY}")
-    for name, (one, other) in pairs.items():
+    alike = {name: pair for name, pair in pairs.items() if not differences(pair[0]["recipe"], pair[1]["recipe"])}
+    for name, (one, other) in pairs.items() if not alike else ():
         require_alike(one["recipe"], other["recipe"], name)
     from stages.metrics.verdict import Score, compare  # it imports torch, for which no refusal should wait
 
     return {
         name: compare(Score(**one), Score(**other), is_lower_better(name)).to_json()
-        for name, (one, other) in pairs.items()
+        for name, (one, other) in alike.items()
     }
+
+
+def refusals(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Return why the scores of some feature networks are not compared: their recipes differ, each difference named."""
+    shared = [label for label in first["recipes"] if label in second["recipes"]]
+    found = []
+    for label in shared:
+        try:
+            require_alike(first["recipes"][label], second["recipes"][label], f"scores in {label} features")
+        except InputError as error:
+            found.append(str(error))
+    return found
 
 
 def verdict_table(first: dict[str, Any], second: dict[str, Any], verdicts: dict[str, dict[str, Any]]) -> str:

@@ -34,16 +34,17 @@ class Conditioned(Generator):
 
 def conditioned(
     generator: Generator, seeds: range, reference: "PictureSet", seed: int
-) -> tuple[Generator, np.ndarray | None]:
-    """Return a generator that draws the reference's classes in its proportions, and the class of each seed.
+) -> tuple[Generator, np.ndarray | None, list[str]]:
+    """Return a generator that draws the reference's classes in its proportions, the class of each seed, and notes.
 
-    One without classes is returned as it is, with None.
+    Classes are positions in the reference's class names, -1 where it lacks the class. A generator without classes is
+    returned as it is, with None.
     """
     names = generator.capabilities.class_names
     if not names:
-        return generator, None
-    labels, _ = wanted_labels(names, reference, len(seeds), seed)
-    return Conditioned(generator, seeds.start, labels), labels
+        return generator, None, []
+    labels, notes = wanted_labels(names, reference, len(seeds), seed)
+    return Conditioned(generator, seeds.start, labels), labels_by(reference.class_names, names, labels), notes
 
 
 def in_turn(generator: Generator, seeds: range) -> Generator:
@@ -98,3 +99,11 @@ def apportion(weights: np.ndarray, count: int) -> np.ndarray:
 def _some(names: Sequence[str], most: int = 5) -> str:
     shortened = ", ".join(names[:most])
     return f"{shortened} and {len(names) - most} more" if len(names) > most else shortened
+
+
+def labels_by(names: Sequence[str], own_names: Sequence[str], labels: np.ndarray) -> np.ndarray:
+    """Return labels, int64 (N,), as positions in `names` instead of `own_names`; -1 where a class is not among them."""
+    positions = {name: number for number, name in enumerate(names)}
+    translated = np.array([positions.get(name, -1) for name in own_names] + [-1], np.int64)
+    found: np.ndarray = translated[labels]  # -1 finds the entry behind the last name
+    return found

@@ -13,6 +13,7 @@ from stages.evaluate.repeats import Repeats, find_repeats
 
 SAME = 1e-3  # of the median hold-out distance: what rounding and no repeat of a subject stays below
 PROBED = 1000  # training pictures by which the data's own nearness is estimated
+PART = 256  # pictures that are in memory as floats at once
 THUMBNAIL = 16  # pixels: of 4 to 32, the side at which most noisy copies of 32-pixel pictures are found
 
 
@@ -109,6 +110,10 @@ def pixel_descriptors(pictures: np.ndarray) -> np.ndarray:
 
     The mean and the absolute half difference of a thumbnail and its mirror image, which are the same for both.
     """
+    return np.concatenate([_descriptors(pictures[start : start + PART]) for start in range(0, len(pictures), PART)])
+
+
+def _descriptors(pictures: np.ndarray) -> np.ndarray:
     size = (THUMBNAIL, THUMBNAIL)
     small = adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(pictures)).float() / 255, size)
     left, right = small[..., : THUMBNAIL // 2], small.flip(3)[..., : THUMBNAIL // 2]

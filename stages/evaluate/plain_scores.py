@@ -9,6 +9,7 @@ import torch
 
 from stages import ranks
 from stages.errors import InputError
+from stages.evaluate.conditioning import labels_by
 from stages.evaluate.feature_choice import Choice
 from stages.evaluate.plain import Options, kid_subset
 from stages.evaluate.sources import Source
@@ -18,6 +19,7 @@ from stages.metrics.distances import Comparison, Features
 from stages.metrics.feature_networks import FeatureNetwork, open_network
 from stages.metrics.features import Extracted, FeatureCache, features_of
 from stages.metrics.inception_score import SPLITS
+from stages.metrics.intervals import smallest_difference
 from stages.metrics.recipe import Recipe
 from stages.packages import cache_folder
 
@@ -84,10 +86,12 @@ def metric_options(options: Options, real: Source, generated: Source) -> distanc
 
 
 def named(found: Comparison, network: FeatureNetwork) -> dict[str, Any]:
-    """Return scores and intervals by their published names."""
+    """Return scores, intervals and the smallest difference that counts, by their published names."""
     names = network.names()
     intervals = {names[kind]: interval.to_json() for kind, interval in found.intervals.items()}
-    return {"scores": {names[kind]: value for kind, value in found.scores.items()}, "intervals": intervals}
+    smallest = {name: smallest_difference(one["standard_error"]) for name, one in intervals.items()}
+    scores = {names[kind]: value for kind, value in found.scores.items()}
+    return {"scores": scores, "intervals": intervals, "smallest_difference": smallest}
 
 
 def about(source: Source) -> dict[str, Any]:
@@ -134,8 +138,8 @@ def per_class(
 ) -> dict[str, Any]:
     """Return distance, precision, recall and coverage of the reference's classes; labels are matched by name."""
     names = real[1].class_names
-    real_labels = labels_by(names, real[1])
-    labels = labels_by(names, generated[1])
+    real_labels = _labels(names, real[1])
+    labels = _labels(names, generated[1])
     by_kind = {
         "precision": class_shares(found.manifold.inside, labels, names),
         "recall": class_shares(found.manifold.recalled, real_labels, names),
@@ -145,13 +149,9 @@ def per_class(
     return class_distances(generated[0], labels, real[0], real_labels, names).to_json() | plain
 
 
-def labels_by(names: tuple[str, ...], pictures: "PictureSet") -> np.ndarray:
-    """Return labels, int64 (N,), as positions in these names; -1 where a picture's class is not among them."""
-    positions = {name: number for number, name in enumerate(names)}
-    own = np.array([positions.get(name, -1) for name in pictures.class_names] + [-1], np.int64)
+def _labels(names: tuple[str, ...], pictures: "PictureSet") -> np.ndarray:
     labels = pictures.labels if pictures.labels is not None else np.full(pictures.count, -1)
-    found: np.ndarray = own[labels]  # -1 finds the entry behind the last name
-    return found
+    return labels_by(names, pictures.class_names, labels)
 
 
 def tell(warning: str) -> None:

@@ -1,5 +1,6 @@
 """Scores of one generator in each feature network, with intervals, beside floor, baselines and the training split."""
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from stages.evaluate.inputs import Inputs, Pictures, labels_of
 from stages.generators.interface import Generator, TorchGenerator
 from stages.generators.loading import load_untrained
 from stages.metrics import distances
+from stages.metrics.cache import versions
 from stages.metrics.distances import Comparison, Features, Options, compare_in_full
 from stages.metrics.domain import DomainNetwork, train_or_load, unavailable_reason
 from stages.metrics.feature_networks import FeatureNetwork, open_network
@@ -25,7 +27,6 @@ from stages.metrics.intervals import smallest_difference
 from stages.metrics.recipe import Recipe
 from stages.metrics.shares import processes
 from stages.settings import EvaluateSettings
-from stages.storage import sha256_bytes
 
 BASELINES = ("untrained", "colour_histogram")
 DOMAIN = "domain"
@@ -83,9 +84,10 @@ def score(
     """
     dataset = pictures.holdout.content_hash
     warnings = warnings + find_warnings(settings, inputs, pictures, networks) + stale_warnings(generator, dataset)
+    sets, notes = gather(settings, inputs, pictures, dataset, generator, networks[0].device)
+    warnings += notes
     for warning in warnings:
         print(f"evaluate@{inputs.model}: warning: {warning}", file=sys.stderr, flush=True)
-    sets = gather(settings, inputs, pictures, dataset, generator, networks[0].device)
     cache = FeatureCache(inputs.features)
     by_role = {role: features_of(found, networks, cache) for role, found in sets.items()}
     features = {network.label: {role: found[network.label] for role, found in by_role.items()} for network in networks}
@@ -106,25 +108,29 @@ def gather(
     dataset: str,
     generator: TorchGenerator,
     device: torch.device,
-) -> dict[str, PictureSet]:
-    """Return the sets by their role: holdout, train, the baselines, and `scores`, the model's own."""
+) -> tuple[dict[str, PictureSet], list[str]]:
+    """Return the sets by their role: holdout, train, the baselines, and `scores`, the model's own; and what to note.
+
+    Labels of generated pictures are positions in the data's class names, whatever order the model has them in.
+    """
     seed, batch = settings.seed, settings.batch
     seeds = picture_sets.seeds(settings)
     train = picture_sets.split_set("train", pictures.train, dataset, "train", batch)
     untrained = load_untrained(inputs.weights, seed)
     untrained.network.to(device)
-    unlearned, _ = conditioned(untrained, seeds, train, seed)
-    drawing, labels = conditioned(generator, seeds, train, seed)
+    unlearned, _, _ = conditioned(untrained, seeds, train, seed)
+    drawing, labels, notes = conditioned(generator, seeds, train, seed)
     colours = picture_sets.colour_histogram_set(pictures.train, settings.count, seed, batch)
-    return {
+    sets = {
         "holdout": picture_sets.split_set("hold-out", pictures.holdout, dataset, "holdout", batch),
         "train": train,
         "colour_histogram": picture_sets.keep(colours, dataset=dataset, seed=seed),
         "untrained": picture_sets.keep(picture_sets.generated_set("untrained", unlearned, seeds, batch), seed=seed),
         "scores": picture_sets.labelled(
-            picture_sets.generated_set(inputs.model, drawing, seeds, batch), labels, generator.capabilities.class_names
+            picture_sets.generated_set(inputs.model, drawing, seeds, batch), labels, pictures.class_names
         ),
     }
+    return sets, notes
 
 
 def add_scores(
@@ -140,15 +146,16 @@ def add_scores(
     chosen = picture_sets.floor_positions(len(train), pictures.floor_count(settings), settings.seed)
     floor, drawn = Features(train.values[chosen], "floor"), Features(found["scores"].features, "generated")
     options = metric_options(settings, pictures)
-    own = compare_in_full(drawn, holdout, options, _logits(network, found["scores"], settings.count))
+    own = compare_in_full(drawn, holdout, options, _logits(network, found["scores"]))
     parts["scores"] |= {names[kind]: value for kind, value in own.scores.items()}
     parts["intervals"] |= {names[kind]: interval.to_json() for kind, interval in own.intervals.items()}
     parts["smallest_difference"] |= {
         names[kind]: smallest_difference(interval.standard_error) for kind, interval in own.intervals.items()
     }
-    for role, (first, second) in {"floor": (floor, holdout), "train_reference": (drawn, train)}.items():
-        other = distances.compare(first, second, options)
-        parts[role] |= {names[kind]: value for kind, value in other.items()}
+    if network.label != DOMAIN:  # which has learnt the train pictures: nothing may be judged by how it sees these
+        for role, (first, second) in {"floor": (floor, holdout), "train_reference": (drawn, train)}.items():
+            other = distances.compare(first, second, options)
+            parts[role] |= {names[kind]: value for kind, value in other.items()}
     for role in BASELINES:
         parts["baselines"][role][names["fd"]] = frechet_distance(Features(found[role].features, role), holdout)
     return own
@@ -160,9 +167,9 @@ def metric_options(settings: EvaluateSettings, pictures: Pictures) -> Options:
     return Options(subset, settings.kid_subsets, settings.neighbours, settings.seed, settings.resamples)
 
 
-def _logits(network: AnyNetwork, found: Extracted, count: int) -> np.ndarray | None:
+def _logits(network: AnyNetwork, found: Extracted) -> np.ndarray | None:
     """Return what an Inception Score needs: logits of many pictures, by a network that knows more than this data."""
-    return found.logits if network.label != DOMAIN and count >= SPLITS else None
+    return found.logits if network.label != DOMAIN else None
 
 
 def recipe(network: AnyNetwork, settings: EvaluateSettings, pictures: Pictures) -> dict[str, Any]:
@@ -180,10 +187,11 @@ def recipe(network: AnyNetwork, settings: EvaluateSettings, pictures: Pictures) 
         seed=settings.seed,
         kid={"kernel": "(x.y / D + 1)^3", "subset": pictures.kid_subset(settings), "subsets": settings.kid_subsets},
         neighbours=settings.neighbours,
+        isc_splits=SPLITS,
         beside={
             "floor_count": pictures.floor_count(settings),
             "train_count": len(pictures.train),
-            "torch": torch.__version__.split("+")[0],
+            "versions": versions(),
         },
     ).sealed()
 
@@ -215,4 +223,6 @@ def stale_warnings(generator: Generator, dataset: str) -> list[str]:
 
 
 def _sha256_pixels(pixels: np.ndarray) -> str:
-    return sha256_bytes(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes())
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()

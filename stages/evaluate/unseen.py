@@ -1,7 +1,7 @@
 """What one score cannot see, measured for one model: copies, variety, classes, latent space, patterns, usefulness."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from stages.evaluate.copy_search import Space, pixel_descriptors
 from stages.evaluate.inputs import Pictures, groups_of, labels_of
 from stages.evaluate.latent_space import interpolate, measure_jumps, measure_path_length
 from stages.evaluate.memorisation import measure_memorisation
+from stages.evaluate.picture_sets import SEEDS_PER_SEED
 from stages.evaluate.probe import Predictions, class_histogram, conditional_accuracy
 from stages.evaluate.scoring import DOMAIN, AnyNetwork, Measured
 from stages.evaluate.spectrum import measure_checkerboard
@@ -26,10 +27,11 @@ from stages.metrics.gaussians import Features
 from stages.metrics.proportions import accuracy
 from stages.settings import EvaluateSettings
 
-EXAMINED = 2000  # generated pictures that are held in memory at most
+EXAMINED = 2000  # generated pictures whose pixels are held in memory at most; features and classes are those of all
 PAIRS_SHOWN = 16
 STRIPS, STRIP_STEPS, JUMP_PAIRS = 8, 12, 16
 JUMP_STEPS = 25
+SLICE = 64
 CHUNK = 8  # pictures that a network takes at once: on a CPU more cost more each
 
 Part = dict[str, Any]
@@ -69,8 +71,8 @@ class Examination:
         parts = {
             "memorisation": memorisation,
             "variety": or_absent(self.variety),
-            "per_class": self.per_class(),
-            "probe": self.classes(),
+            "per_class": or_absent(self.per_class),
+            "probe": or_absent(self.classes),
             "usefulness": self.usefulness(),
             "latent_space": latent_space,
             "spectrum": or_absent(self.spectrum),
@@ -80,28 +82,32 @@ class Examination:
 
     def features(self, role: str, network: AnyNetwork | None = None) -> np.ndarray:
         """Return the features of a set by its role; of generated pictures those that are examined."""
-        found = self.measured.features[(network or self.general).label][role].features
-        return found[: len(self.drawn)] if role == "scores" else found
+        return self.measured.features[(network or self.general).label][role].features
 
     def memorisation(self) -> tuple[Part, list[tuple[np.ndarray, np.ndarray, float, str]]]:
         """Return how many pictures are copies of training pictures, and the closest pairs."""
         spaces = {
             self.general.label: Space(self.features("scores"), self.features("train"), self.features("holdout")),
-            "pixels": Space(*map(pixel_descriptors, (self.drawn, self.train_pixels, self.holdout_pixels))),
+            "pixels": Space(
+                np.concatenate([pixel_descriptors(batch) for batch in self.measured.generated.batches()]),
+                pixel_descriptors(self.train_pixels),
+                pixel_descriptors(self.holdout_pixels),
+            ),
         }
         try:
             found = measure_memorisation(spaces, groups_of(self.pictures.train), groups_of(self.pictures.holdout))
         except InputError as error:
             return {"absent": str(error)}, []
-        rows = self.pictures.train.rows
+        rows, closest = self.pictures.train.rows, found.closest(PAIRS_SHOWN)
+        generated = pick(self.measured, closest)
         pairs = [
             (
-                self.drawn[position].transpose(1, 2, 0),
+                generated[position].transpose(1, 2, 0),
                 self.pictures.train.pixels[found.nearest.indices[position]],
                 float(found.nearest.distances[position]),
                 str(rows[found.nearest.indices[position]]["key"]),
             )
-            for position in found.closest(PAIRS_SHOWN)
+            for position in closest
         ]
         return found.to_json(PAIRS_SHOWN), pairs
 
@@ -116,15 +122,15 @@ class Examination:
             return {"absent": "the model is conditional: its latent space is another one for each class"}, Unseen(
                 {}
             ).strips
-        seeds = range(2 * max(self.settings.path_pairs, 4))
-        length = measure_path_length(self.generator, self._features_of, seeds)
-        jumps = measure_jumps(interpolate(self.generator, range(2 * JUMP_PAIRS), JUMP_STEPS), self._features_of)
-        strips = to_uint8(interpolate(self.generator, range(2 * STRIPS), STRIP_STEPS)).transpose(0, 1, 3, 4, 2)
+        first = self.settings.seed * SEEDS_PER_SEED
+        length = measure_path_length(self.generator, self._features_of, seeds_of(first, self.settings.path_pairs))
+        jumps = measure_jumps(interpolate(self.generator, seeds_of(first, JUMP_PAIRS), JUMP_STEPS), self._features_of)
+        strips = to_uint8(interpolate(self.generator, seeds_of(first, STRIPS), STRIP_STEPS)).transpose(0, 1, 3, 4, 2)
         return {"path_length": length.to_json(), "jumps": jumps.to_json(), "features": self.general.label}, strips
 
     def spectrum(self) -> Part:
         """Return the strength of checkerboards and stripes at the upsampling frequencies."""
-        return measure_checkerboard([self.drawn], [self.holdout_pixels]).to_json()
+        return measure_checkerboard(slices(self.drawn), slices(self.holdout_pixels)).to_json()
 
     def per_class(self) -> Part:
         """Return what of each class is reached, and where there are labels or a probe, each class's distance."""
@@ -154,7 +160,9 @@ class Examination:
         part: Part = {"holdout_accuracy": real.to_json()}
         wanted = self.measured.generated.labels
         if wanted is not None:
-            return part | conditional_accuracy(found["scores"], wanted[: len(self.drawn)], real, names).to_json()
+            known = wanted >= 0  # a class that the data lack cannot be recognised
+            predicted = Predictions(found["scores"].labels[known], found["scores"].confidences[known])
+            return part | conditional_accuracy(predicted, wanted[known], real, names).to_json()
         return (
             part
             | class_histogram(found["scores"], found["train"], names, found["holdout"], self.settings.seed).to_json()
@@ -175,7 +183,13 @@ class Examination:
         options = Options(seeds=asked.seeds, kimg=asked.kimg, confidence=asked.confidence, mirror=self.pictures.mirror)
         return or_absent(
             lambda: measure_usefulness(
-                train, holdout, self._offer(), self.pictures.class_names, options, self.general.device
+                train,
+                holdout,
+                self._offer(),
+                self.pictures.class_names,
+                options,
+                self.general.device,
+                self.settings.seed,
             ).to_json()
         )
 
@@ -183,24 +197,20 @@ class Examination:
         wanted = self.measured.generated.labels
         if wanted is not None:
             return Offer(Labelled(self.drawn, wanted[: len(self.drawn)]))
-        return Offer.probed(self.drawn, self._predicted("scores"))
+        found, count = self._predicted("scores"), len(self.drawn)
+        return Offer.probed(self.drawn, Predictions(found.labels[:count], found.confidences[:count]))
 
     def _drawn_labels(self) -> tuple[np.ndarray | None, str]:
-        """Return the classes of the examined pictures and where they come from, None where nobody knows them."""
+        """Return the classes of the generated pictures and where they come from, None where nobody knows them."""
         wanted = self.measured.generated.labels
         if wanted is not None:
-            return wanted[: len(self.drawn)], "condition"
+            return wanted, "condition"
         return (None, "") if self.domain is None else (self._predicted("scores").labels, "probe")
 
     def _predicted(self, role: str) -> Predictions:
         logits = self.measured.features[DOMAIN][role].logits
         assert logits is not None  # a classifier has them
-        found = Predictions.of(logits)
-        if role == "scores":
-            return replace(
-                found, labels=found.labels[: len(self.drawn)], confidences=found.confidences[: len(self.drawn)]
-            )
-        return found
+        return Predictions.of(logits)
 
     def _no_probe(self) -> str:
         why = [line for line in self.measured.report["warnings"] if line.startswith(f"No `{DOMAIN}`")]
@@ -239,6 +249,26 @@ def first_pictures(measured: Measured, most: int) -> np.ndarray:
         if count >= most:
             break
     return np.concatenate(parts)[:most]
+
+
+def pick(measured: Measured, positions: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the generated pictures at these positions, uint8 (C, H, W), by position; they are drawn once more."""
+    wanted, start = set(positions.tolist()), 0
+    found: dict[int, np.ndarray] = {}
+    for batch in measured.generated.batches():
+        found |= {start + row: batch[row] for row in range(len(batch)) if start + row in wanted}
+        start += len(batch)
+    return found
+
+
+def seeds_of(first: int, pairs: int) -> range:
+    """Return the seeds of so many pairs of latents."""
+    return range(first, first + 2 * pairs)
+
+
+def slices(pictures: np.ndarray) -> Iterator[np.ndarray]:
+    """Return pictures in batches that a spectrum's temporaries leave room for."""
+    return (pictures[start : start + SLICE] for start in range(0, len(pictures), SLICE))
 
 
 def or_absent(measure: Callable[[], Part]) -> Part:

@@ -24,7 +24,7 @@ class UsefulnessSettings(Strict):
 class EvaluateSettings(Strict):
     """What is measured: number of generated pictures, in which features, with what effort, and Inception's weights."""
 
-    count: Annotated[int, Field(ge=64)]
+    count: Annotated[int, Field(ge=64, le=10**6)]  # a million seeds belong to each value of `seed`
     batch: Count
     seed: Annotated[int, Field(ge=0)]
     features: list[Literal["efficientnet_lite0", "domain"]]
@@ -48,8 +48,8 @@ class EvaluateSettings(Strict):
 
     @model_validator(mode="after")
     def _enough_pictures(self) -> "EvaluateSettings":
-        for name in ("kid_subset", "neighbours"):
-            if getattr(self, name) >= self.count:
+        for name, needed in {"kid_subset": self.kid_subset, "neighbours": self.neighbours + 1}.items():
+            if needed > self.count:
                 raise ValueError(f"{name} is {getattr(self, name)}, but count is only {self.count}; raise count")
         return self
 

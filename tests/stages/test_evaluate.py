@@ -1,6 +1,8 @@
 """`python -m stages.evaluate` on a tiny trained model, and the parts of it that need no feature network."""
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from stages.errors import GateError
 from stages.evaluate.picture_sets import colour_histogram_set, floor_positions, generated_set, keep
 from stages.evaluate.table import table
 from stages.generators.interface import Capabilities, Generator, Request
+from tests.conftest import copy_workspace, stage
 
 SCORES = Path("models/dcgan/evaluation/scores.json")
 FOLDER = SCORES.parent
@@ -32,9 +35,27 @@ def one_line(text: str) -> str:
     return lines[0]
 
 
-def test_scores_are_written_repeated_and_explained(trained_workspace: Path, run_stage):
-    first = run_stage("evaluate", "dcgan")
-    assert first.returncode == 0, first.stderr
+@pytest.fixture(scope="module")
+def first_run(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+    """A workspace in which evaluate has run once, and what that run printed."""
+    folder = tmp_path_factory.mktemp("evaluated") / "workspace"
+    shutil.copytree(trained, folder)
+    done = stage(folder, "evaluate", "dcgan")
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+@pytest.fixture
+def evaluated(
+    first_run: tuple[Path, subprocess.CompletedProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> subprocess.CompletedProcess:
+    """What the first run printed; a copy of its workspace is the current folder."""
+    copy_workspace(first_run[0], tmp_path, monkeypatch)
+    return first_run[1]
+
+
+def test_scores_are_written_repeated_and_explained(evaluated: subprocess.CompletedProcess, run_stage):
+    first = evaluated
     written = read_folder()
     assert set(written) == FILES
     report = json.loads(written["scores.json"])
@@ -81,9 +102,7 @@ def assert_intervals(report: dict) -> None:
         assert smallest[name] == pytest.approx(1.96 * 2**0.5 * interval["standard_error"], rel=1e-3)
 
 
-def test_what_scores_cannot_see_is_measured_or_says_why_not(trained_workspace: Path, run_stage):
-    done = run_stage("evaluate", "dcgan")
-    assert done.returncode == 0, done.stderr
+def test_what_scores_cannot_see_is_measured_or_says_why_not(evaluated: subprocess.CompletedProcess):
     report = json.loads(SCORES.read_text())
     copies = report["memorisation"]["levels"][0]["copies"]
     assert copies["count"] == 64 and 0 <= copies["value"] <= 1

@@ -1,5 +1,6 @@
 """`python -m pipelines.comparison` on folders as the stages write them: what it reads, leaves out and refuses."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,18 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines.comparison import content_of, evaluated, named, read_samples, write_comparison
-from stages.errors import InputError
+from pipelines.comparison import (
+    OUT,
+    bring_up_to_date,
+    content_of,
+    evaluated,
+    named,
+    page_of,
+    read_samples,
+    write_comparison,
+)
+from pipelines.report import print_report
+from stages.errors import InputError, StageError
 from stages.settings import Settings, load_settings
 from stages.sheet import sheet
 from stages.storage import write_json
@@ -75,6 +86,50 @@ def test_without_any_scores_there_is_no_page(settings: Settings) -> None:
         evaluated(settings)
     with pytest.raises(InputError, match="nobody"):
         named(["nobody"], settings)
+
+
+def test_the_page_follows_the_results_and_says_whom_it_shows(settings: Settings) -> None:
+    bring_up_to_date(settings)
+    assert not OUT.exists() and page_of("dcgan") is None
+    write_model("dcgan")
+    bring_up_to_date(settings)
+    assert page_of("dcgan") == OUT and page_of("second") is None
+    before = OUT.stat().st_mtime_ns
+    bring_up_to_date(settings)
+    assert OUT.stat().st_mtime_ns == before  # nothing has changed
+    write_model("second", 50.0)
+    bring_up_to_date(settings)
+    assert page_of("second") == OUT and "159.7 [155.1, 164.2]" in words(OUT.read_text())
+    write_model("second", 50.0, weights="f" * 64)  # trained again, and not yet scored
+    bring_up_to_date(settings)
+    assert page_of("second") is None and "159.7" not in words(OUT.read_text())
+    write_model("dcgan", weights="f" * 64)
+    bring_up_to_date(settings)
+    assert not OUT.exists() and page_of("dcgan") is None
+
+
+def test_a_page_that_cannot_be_made_is_one_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model("dcgan")
+    monkeypatch.setattr("pipelines.comparison.content_of", lambda _: 1 / 0)
+    with pytest.raises(StageError, match=r"comparison\.html could not be made: ZeroDivisionError"):
+        bring_up_to_date(settings)
+
+
+def test_models_of_unlike_recipes_do_not_stand_in_one_table(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model("dcgan")
+    write_model("second", 50.0)
+    print_report(settings)
+    assert "159.70" in capsys.readouterr().out
+    path = Path("models/second/evaluation/scores.json")
+    report = json.loads(path.read_text())
+    report["recipes"]["efficientnet_lite0"]["hash"] = "other"
+    write_json(path, report)
+    print_report(settings)
+    told = capsys.readouterr().out
+    assert "109.70" in told and "159.70" not in told
+    assert "note: the scores of second in efficientnet_lite0 features are by another recipe" in told
 
 
 def test_a_folder_is_no_page(settings: Settings, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stages.errors import InputError
-from stages.evaluate.comparing import compare_results, label_of, read_result, verdict_table
+from stages.evaluate.comparing import compare_results, label_of, read_result, refusals, verdict_table
 from stages.evaluate.table import interval_text, is_lower_better, plain_table
 
 
@@ -53,6 +53,16 @@ def test_unlike_recipes_are_refused_by_what_differs():
     second["recipes"]["inception"] = first["recipes"]["inception"] | {"beside": {"torch": "3"}}
     second["recipes"]["efficientnet_lite0"]["count"] = 1  # of no score that both have
     assert compare_results(first, second)["fid"]["verdict"] == "not shown"
+
+
+def test_unlike_recipes_of_one_network_leave_the_others_comparable():
+    first = result(fid=10, precision_efficientnet_lite0=0.5)
+    second = copy.deepcopy(first)
+    second["recipes"]["inception"]["count"] = 501
+    assert list(compare_results(first, second)) == ["precision_efficientnet_lite0"]
+    (refusal,) = refusals(first, second)
+    assert "scores in inception features cannot be compared: count is 500 and 501" in refusal
+    assert refusals(first, first) == []
 
 
 def test_scores_without_an_interval_are_no_matter_of_verdicts():
