@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from stages.metrics.features import PictureSet
 
 
+FEWEST_FLOOR = 10  # real pictures on either side, below which a floor says nothing
+
+
 @dataclass(frozen=True)
 class Pair:
     """What a network makes of both sources."""
@@ -58,6 +61,7 @@ def score(options: Options, choice: Choice, real: Source, generated: Source, war
         drawn, reals, metric_options(options, real, generated), None if few else pair.generated.logits
     )
     report: dict[str, Any] = {"real": about(real), "generated": about(generated), **named(found, network)}
+    report |= floor(reals, network, metric_options(options, real, generated), counts[0])
     report["recipes"] = {network.label: recipe(options, network, real, generated).sealed()}
     if options.per_class:
         report["per_class"] = per_class(found, (drawn, generated.pictures), (reals, real.pictures))
@@ -92,6 +96,24 @@ def named(found: Comparison, network: FeatureNetwork) -> dict[str, Any]:
     smallest = {name: smallest_difference(one["standard_error"]) for name, one in intervals.items()}
     scores = {names[kind]: value for kind, value in found.scores.items()}
     return {"scores": scores, "intervals": intervals, "smallest_difference": smallest}
+
+
+def floor(real: Features, network: FeatureNetwork, options: distances.Options, count: int) -> dict[str, Any]:
+    """Return what real pictures score: `count` of them, or half of all, against the others; by published names.
+
+    `floor_counts` are both numbers. Without enough pictures for KID's subsets or the neighbours there is none.
+    """
+    count = min(count, len(real) // 2)
+    smallest = min(count, len(real) - count)
+    if smallest <= max(options.neighbours, FEWEST_FLOOR):
+        return {"floor": {}, "floor_counts": []}
+    order = np.random.Generator(np.random.Philox(key=options.seed)).permutation(len(real))
+    chosen, others = np.sort(order[:count]), np.sort(order[count:])
+    fitting = replace(options, kid_subset=min(options.kid_subset, smallest))
+    some, rest = Features(real.values[chosen], "floor"), Features(real.values[others], "the other real pictures")
+    names = network.names()
+    found = {names[kind]: value for kind, value in distances.compare(some, rest, fitting).items()}
+    return {"floor": found, "floor_counts": [len(chosen), len(others)]}
 
 
 def about(source: Source) -> dict[str, Any]:

@@ -36,14 +36,17 @@ def plain_table(report: dict[str, Any]) -> str:
     (label, recipe), *_ = report["recipes"].items()
     title = f"{report['generated']['name']} ({recipe['count']}) against {report['real']['name']}"
     title += f" ({recipe['reference_count']}), features {label}"
-    rows: list[tuple[str, ...]] = [("", "value", "95 % interval", "better")]
+    found = report["floor"]
+    rows: list[tuple[str, ...]] = [("", "value", "95 % interval", "better", "floor")]
     rows += [
-        (name, f"{value:.6g}", interval_text(report["intervals"].get(name)), better(name))
+        (name, f"{value:.6g}", interval_text(report["intervals"].get(name)), better(name), _cell(found, name))
         for name, value in report["scores"].items()
         if not is_spread(name)
     ]
     lines = [title, "" if "fid" in report["scores"] else "this is not FID: only Inception's standard weights give it"]
     lines += aligned(rows)
+    if found:
+        lines.append("floor: {} of the real pictures against the other {}".format(*report["floor_counts"]))
     if "per_class" in report:
         lines += aligned(_class_rows(report["per_class"]))
         lines += [f"no fd of {name}: {reason}" for name, reason in report["per_class"]["left_out"].items()]

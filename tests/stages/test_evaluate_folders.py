@@ -85,6 +85,8 @@ def test_two_folders_become_a_table_and_json_and_leave_nothing_else(folders: Pat
     assert scores[FD] > 10 and 0 <= scores["precision_efficientnet_lite0"] <= 1
     interval = report["intervals"][FD]
     assert interval["low"] < interval["high"] and interval["standard_error"] > 0
+    assert report["floor_counts"] == [20, 20] and 0 < report["floor"][FD] < scores[FD]
+    assert report["smallest_difference"][FD] > interval["standard_error"]
     assert (recipe["count"], recipe["reference_count"], recipe["kid"]["subset"]) == (28, 40, 28)
     assert len(recipe["hash"]) == 64 and recipe["resize"] == "tf" and recipe["engine"]
     assert report["real"]["sha256"] != report["generated"]["sha256"]

@@ -126,23 +126,24 @@ def test_the_table_shows_values_intervals_directions_and_classes():
     scores = {"fid": 12.5, "kid_inception": 0.5, "kid_std_inception": 0.1, "kid_se_inception": 0.2}
     report: dict[str, Any] = {"real": {"name": "A"}, "generated": {"name": "B"}, "scores": scores}
     report |= {"intervals": {"fid": {"low": 12.0, "high": 13.0}}, "recipes": {"inception": recipe}}
+    report |= {"floor": {"fid": 3.25}, "floor_counts": [15, 15]}
     lines = plain_table(report).splitlines()
     assert lines[0] == "B (20) against A (30), features inception"
-    assert lines[2].split() == ["fid", "12.5", "[12,", "13]", "lower"]
-    assert lines[3].split() == ["kid_inception", "0.5", "-", "lower"]
-    assert lines[4:] == ["recipe 0123456789abcdef"]
+    assert lines[2].split() == ["fid", "12.5", "[12,", "13]", "lower", "3.25"]
+    assert lines[3].split() == ["kid_inception", "0.5", "-", "lower", "-"]
+    assert lines[4:] == ["floor: 15 of the real pictures against the other 15", "recipe 0123456789abcdef"]
     share = {"cat": {"value": 0.5}}
     classes = {"counts": {"cat": [3, 4], "dog": [0, 5]}, "fd": {"cat": 7.0}, "precision": share}
     report["per_class"] = classes | {"recall": share, "coverage": share, "left_out": {"dog": "too few"}}
     lines = plain_table(report).splitlines()
-    assert lines[5].split() == ["cat", "3", "4", "7", "0.5", "0.5", "0.5"]
-    assert lines[6].split() == ["dog", "0", "5", "-", "-", "-", "-"]
-    assert lines[7] == "no fd of dog: too few"
+    assert lines[6].split() == ["cat", "3", "4", "7", "0.5", "0.5", "0.5"]
+    assert lines[7].split() == ["dog", "0", "5", "-", "-", "-", "-"]
+    assert lines[8] == "no fd of dog: too few"
     assert interval_text(None) == "-"
 
 
 def test_what_is_not_fid_says_so():
     recipe = {"count": 20, "reference_count": 30, "hash": "0" * 64}
     report: dict[str, Any] = {"real": {"name": "A"}, "generated": {"name": "B"}, "scores": {"fd_clip": 1.0}}
-    report |= {"intervals": {}, "recipes": {"clip": recipe}}
+    report |= {"intervals": {}, "recipes": {"clip": recipe}, "floor": {}, "floor_counts": []}
     assert plain_table(report).splitlines()[1].startswith("this is not FID")
