@@ -5,7 +5,7 @@ With --real A --generated B, any two sources of pictures; with --compare, two re
 
 import sys
 
-from stages.evaluate import command
+from stages.evaluate.plain import command
 from stages.process import parse_arguments, run_stage
 
 

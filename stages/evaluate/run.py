@@ -9,7 +9,7 @@ from stages.settings import EvaluateSettings
 from stages.storage import read_json, require, whole_folder, write_json
 
 if TYPE_CHECKING:
-    from stages.evaluate.unseen import Unseen
+    from stages.evaluate.unseen.examination import Unseen
     from stages.generators.interface import Generator
 
 
@@ -33,7 +33,7 @@ def run(settings: EvaluateSettings, inputs: Inputs, output: Path) -> dict[str, A
     pictures, weights = check(settings, inputs)
     curve = read_json(require(inputs.curve, f"train {inputs.model}"))
     from stages.evaluate.scoring import open_networks, score
-    from stages.evaluate.unseen import Examination, figures_of
+    from stages.evaluate.unseen.examination import Examination, figures_of
     from stages.generators.loading import load_trained
 
     networks, absent = open_networks(settings, inputs, pictures, weights)

@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 from stages.dataset import to_uint8
-from stages.evaluate import memorisation
 from stages.evaluate.conditioning import in_turn
 from stages.evaluate.page.content import ModelReport
-from stages.evaluate.unseen import Unseen
+from stages.evaluate.unseen import memorisation
+from stages.evaluate.unseen.examination import Unseen
 from stages.generators.interface import Generator
 from stages.sheet import sheet
 

@@ -41,7 +41,7 @@ def ours(folder: Path, engine: str, kept: bool) -> float:
     """Return our distance; the reference's features are looked for and kept only where that is asked for."""
     import torch
 
-    from stages.evaluate.folder_pictures import open_folder
+    from stages.evaluate.plain.folder_pictures import open_folder
     from stages.metrics.feature_networks import open_network
     from stages.metrics.features import FeatureCache, PictureSet, features_of
     from stages.metrics.frechet import frechet_distance

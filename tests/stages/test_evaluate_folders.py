@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.evaluate.command import main
+from stages.evaluate.plain.command import main
 from stages.packages import fetch
 from tests.conftest import PICTURES
 
@@ -109,7 +109,7 @@ def test_a_set_compared_with_itself_is_perfect(folders: Path):
 
 
 def test_the_same_command_gives_the_same_bytes_and_knows_the_reference_again(folders: Path, caches: Path, monkeypatch):
-    from stages.evaluate import folder_pictures
+    from stages.evaluate.plain import folder_pictures
 
     arguments = ["--real", "real", "--generated", "worse", *QUICK, "--json"]
     assert main([*arguments, "first.json"]) == 0
@@ -196,7 +196,7 @@ def test_help_and_errors_come_before_torch(folders: Path):
     ):
         program = f"""
 import sys
-from stages.evaluate.command import main
+from stages.evaluate.plain.command import main
 from stages.packages import fetch
 try:
     code = main({arguments!r})
@@ -220,7 +220,7 @@ def test_the_stage_says_how_to_compare_folders(folders: Path):
 def test_an_interruption_is_one_line(number: signal.Signals, folders: Path):
     program = """
 import sys, time
-from stages.evaluate import command, plain
+from stages.evaluate.plain import command, plain
 def slow(text):
     print("ready", flush=True)
     time.sleep(60)

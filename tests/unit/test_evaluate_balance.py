@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stages.errors import InputError
-from stages.evaluate.balance import read_balance
+from stages.evaluate.unseen.balance import read_balance
 from stages.trainer.health import SATURATED
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stages.errors import InputError
-from stages.evaluate.comparing import compare_results, label_of, read_result, refusals, verdict_table
+from stages.evaluate.plain.comparing import compare_results, label_of, read_result, refusals, verdict_table
 from stages.evaluate.table import interval_text, is_lower_better, plain_table
 
 

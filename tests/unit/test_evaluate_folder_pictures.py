@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from stages.errors import InputError
-from stages.evaluate.folder_pictures import Folder, find_pictures, open_folder, shown
+from stages.evaluate.plain.folder_pictures import Folder, find_pictures, open_folder, shown
 from tests.conftest import PICTURES
 
 NOBODY = 65_534

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stages.errors import GateError, InputError
-from stages.evaluate.latent_space import (
+from stages.evaluate.unseen.latent_space import (
     EPSILON,
     interpolate,
     measure_jumps,

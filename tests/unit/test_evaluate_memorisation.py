@@ -9,11 +9,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from stages.errors import InputError
-from stages.evaluate.conformal import conformal_quantile
-from stages.evaluate.copy_search import Space, pixel_descriptors
-from stages.evaluate.memorisation import Memorisation, measure_memorisation, pair_sheet
-from stages.evaluate.nearest import find_nearest
-from stages.evaluate.repeats import find_repeats
+from stages.evaluate.unseen.conformal import conformal_quantile
+from stages.evaluate.unseen.copy_search import Space, pixel_descriptors
+from stages.evaluate.unseen.memorisation import Memorisation, measure_memorisation, pair_sheet
+from stages.evaluate.unseen.nearest import find_nearest
+from stages.evaluate.unseen.repeats import find_repeats
 from stages.metrics.proportions import Proportion
 
 DIMENSION = 12

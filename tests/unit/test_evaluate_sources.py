@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from stages.errors import GateError, InputError
-from stages.evaluate import sources
 from stages.evaluate.conditioning import Conditioned, apportion, wanted_labels
-from stages.evaluate.sources import (
+from stages.evaluate.plain import sources
+from stages.evaluate.plain.sources import (
     Draw,
     Place,
     Source,

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from stages.errors import InputError
-from stages.evaluate.spectrum import Checkerboard, log_power, measure_checkerboard, measure_spectra
+from stages.evaluate.unseen.spectrum import Checkerboard, log_power, measure_checkerboard, measure_spectra
 
 SIDE = 32
 COUNT = 120

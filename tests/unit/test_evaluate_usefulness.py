@@ -8,9 +8,18 @@ import pytest
 import torch
 
 from stages.errors import InputError
-from stages.evaluate import usefulness
-from stages.evaluate.probe import Predictions, class_histogram, conditional_accuracy, predict
-from stages.evaluate.usefulness import Absent, Effect, Labelled, Offer, Options, Usefulness, measure, rare_classes
+from stages.evaluate.unseen import usefulness
+from stages.evaluate.unseen.probe import Predictions, class_histogram, conditional_accuracy, predict
+from stages.evaluate.unseen.usefulness import (
+    Absent,
+    Effect,
+    Labelled,
+    Offer,
+    Options,
+    Usefulness,
+    measure,
+    rare_classes,
+)
 from stages.metrics.classifier import Classifier
 from stages.metrics.domain import DomainNetwork
 from stages.metrics.features import PictureSet

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stages.errors import InputError
-from stages.evaluate.variety import measure_variety, standard_error, vendi_score
+from stages.evaluate.unseen.variety import measure_variety, standard_error, vendi_score
 from stages.metrics.proportions import Proportion
 
 

@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from stages.errors import InputError
-from stages.evaluate.conformal import conformal_quantile
-from stages.evaluate.nearest import Nearest, check_alike, check_features, find_nearest
-from stages.evaluate.repeats import Repeats, find_repeats
+from stages.evaluate.unseen.conformal import conformal_quantile
+from stages.evaluate.unseen.nearest import Nearest, check_alike, check_features, find_nearest
+from stages.evaluate.unseen.repeats import Repeats, find_repeats
 
 SAME = 1e-3  # of the median hold-out distance: what rounding and no repeat of a subject stays below
 PROBED = 1000  # training pictures by which the data's own nearness is estimated

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import InputError
-from stages.evaluate.folder_pictures import shown
+from stages.evaluate.plain.folder_pictures import shown
 from stages.evaluate.table import aligned, interval_text, is_lower_better
 from stages.metrics.recipe import differences, require_alike
 from stages.storage import read_json

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import t as student_t
 
 from stages.errors import InputError
-from stages.evaluate.probe import Predictions
+from stages.evaluate.unseen.probe import Predictions
 from stages.metrics.classifier import TrainingRecipe, check_labels, classify, train
 from stages.metrics.proportions import NORMAL_95
 

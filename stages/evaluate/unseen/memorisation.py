@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stages.evaluate.conformal import conformal_rank, expected_share
-from stages.evaluate.copy_search import Search, Space, check_spaces, number_groups, search_space
-from stages.evaluate.nearest import Nearest
+from stages.evaluate.unseen.conformal import conformal_rank, expected_share
+from stages.evaluate.unseen.copy_search import Search, Space, check_spaces, number_groups, search_space
+from stages.evaluate.unseen.nearest import Nearest
 from stages.metrics.proportions import Proportion
 from stages.sheet import sheet
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from stages.errors import InputError
-from stages.evaluate.conformal import conformal_quantile
-from stages.evaluate.nearest import check_alike, check_features, squared_distances
+from stages.evaluate.unseen.conformal import conformal_quantile
+from stages.evaluate.unseen.nearest import check_alike, check_features, squared_distances
 from stages.metrics.proportions import Proportion
 
 LEVEL = 0.01  # share of real pictures that are so near to one of another group

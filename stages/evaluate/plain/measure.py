@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import InputError
-from stages.evaluate.feature_choice import choose
-from stages.evaluate.folder_pictures import shown, size_text
-from stages.evaluate.sources import CPU_PROVIDER, Draw, Place, Source, find_source, look, open_source
+from stages.evaluate.plain.feature_choice import choose
+from stages.evaluate.plain.folder_pictures import shown, size_text
+from stages.evaluate.plain.sources import CPU_PROVIDER, Draw, Place, Source, find_source, look, open_source
 
 LARGEST_SUBSET = 1000  # of KID, as Binkowski et al. 2018 and the field's tools have it
 LOSSY = {"JPEG"}
@@ -50,7 +50,7 @@ def measure(options: Options) -> dict[str, Any]:
     choice = choose(options.features, options.weights)
     real, generated = open_both(options)
     warnings = [*choice.warnings, *real.notes, *generated.notes, *unlike(real, generated)]
-    from stages.evaluate.plain_scores import score
+    from stages.evaluate.plain.scores import score
 
     return score(options, choice, real, generated, warnings)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from stages.errors import InputError
 from stages.evaluate.conditioning import Conditioned, wanted_labels
-from stages.evaluate.folder_pictures import COLOUR, Folder, open_folder, shown
+from stages.evaluate.plain.folder_pictures import COLOUR, Folder, open_folder, shown
 from stages.generators.interface import Generator
 from stages.generators.noise import RECIPE
 

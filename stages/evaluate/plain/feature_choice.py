@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.errors import InputError
-from stages.evaluate.folder_pictures import shown
+from stages.evaluate.plain.folder_pictures import shown
 from stages.metrics.inception_weights import STANDARD_BYTES, STANDARD_FILE, STANDARD_SHA256
 from stages.packages import cache_folder
 from stages.storage import sha256_file

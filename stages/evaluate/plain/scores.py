@@ -10,9 +10,9 @@ import torch
 from stages import ranks
 from stages.errors import InputError
 from stages.evaluate.conditioning import labels_by
-from stages.evaluate.feature_choice import Choice
-from stages.evaluate.plain import Options, kid_subset
-from stages.evaluate.sources import Source
+from stages.evaluate.plain.feature_choice import Choice
+from stages.evaluate.plain.measure import Options, kid_subset
+from stages.evaluate.plain.sources import Source
 from stages.metrics import distances, shares
 from stages.metrics.classes import class_distances, class_shares
 from stages.metrics.distances import Comparison, Features

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from stages import ranks
 from stages.errors import InputError, StageError
-from stages.evaluate.plain import Options
-from stages.evaluate.sources import CPU_PROVIDER, SOURCES
+from stages.evaluate.plain.measure import Options
+from stages.evaluate.plain.sources import CPU_PROVIDER, SOURCES
 from stages.failures import translate
 from stages.output import survive_lost_output
 from stages.process import STOP, prepare_environment
@@ -130,7 +130,7 @@ def _measure(given: argparse.Namespace) -> None:
         if not getattr(given, name):
             raise InputError(f"--{name} is missing; both --real and --generated are needed")
     _check_output(given.json)
-    from stages.evaluate.plain import measure
+    from stages.evaluate.plain.measure import measure
     from stages.evaluate.table import plain_table
 
     report = measure(options_of(given))
@@ -146,7 +146,7 @@ def _measure(given: argparse.Namespace) -> None:
 def _compare(given: argparse.Namespace) -> None:
     if given.real or given.generated:
         raise InputError("--compare takes two results; leave out --real and --generated")
-    from stages.evaluate.comparing import compare_results, read_result, refusals, verdict_table
+    from stages.evaluate.plain.comparing import compare_results, read_result, refusals, verdict_table
 
     first, second = (read_result(path) for path in given.compare)
     verdicts = compare_results(first, second)

@@ -8,18 +8,18 @@ import numpy as np
 
 from stages.dataset import to_uint8
 from stages.errors import InputError
-from stages.evaluate.balance import read_balance
-from stages.evaluate.copy_search import Space, pixel_descriptors
 from stages.evaluate.inputs import Pictures, groups_of, labels_of
-from stages.evaluate.latent_space import interpolate, measure_jumps, measure_path_length
-from stages.evaluate.memorisation import measure_memorisation
 from stages.evaluate.picture_sets import SEEDS_PER_SEED
-from stages.evaluate.probe import Predictions, class_histogram, conditional_accuracy
 from stages.evaluate.scoring import DOMAIN, AnyNetwork, Measured
-from stages.evaluate.spectrum import measure_checkerboard
-from stages.evaluate.usefulness import Labelled, Offer, Options
-from stages.evaluate.usefulness import measure as measure_usefulness
-from stages.evaluate.variety import measure_variety
+from stages.evaluate.unseen.balance import read_balance
+from stages.evaluate.unseen.copy_search import Space, pixel_descriptors
+from stages.evaluate.unseen.latent_space import interpolate, measure_jumps, measure_path_length
+from stages.evaluate.unseen.memorisation import measure_memorisation
+from stages.evaluate.unseen.probe import Predictions, class_histogram, conditional_accuracy
+from stages.evaluate.unseen.spectrum import measure_checkerboard
+from stages.evaluate.unseen.usefulness import Labelled, Offer, Options
+from stages.evaluate.unseen.usefulness import measure as measure_usefulness
+from stages.evaluate.unseen.variety import measure_variety
 from stages.generators.interface import Generator
 from stages.metrics.classes import class_distances, class_shares, modes
 from stages.metrics.domain import DomainNetwork
