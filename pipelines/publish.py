@@ -207,8 +207,10 @@ def _publish_trained() -> int:
     settings = load_settings()
     if not any(is_trained(name) for name in settings.select):
         raise InputError(f"none of {', '.join(settings.select)} is trained; run `dvc repro` first")
-    bring_up_to_date(settings)
-    publish_all(settings, lambda line: print(line, flush=True))
+    tell = partial(print, flush=True)
+    failures = try_all([partial(bring_up_to_date, settings), partial(publish_all, settings, tell)])
+    if failures:
+        raise failures[0]
     return 0
 
 

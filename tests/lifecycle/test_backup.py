@@ -150,6 +150,7 @@ def test_interrupted_training_goes_on(restored: Path) -> None:
     assert read_json(restored / "models/dcgan/training/record.json")["kimg"] == 8.0
 
 
+@pytest.mark.slow
 def test_retention_keeps_the_champion_until_it_is_none(restored: Path) -> None:
     succeed(restored, "pipelines.run")
     states = restored / ".work/train/dcgan"

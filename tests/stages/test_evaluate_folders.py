@@ -220,11 +220,11 @@ def test_the_stage_says_how_to_compare_folders(folders: Path):
 def test_an_interruption_is_one_line(number: signal.Signals, folders: Path):
     program = """
 import sys, time
-from stages.evaluate.plain import command, plain
+from stages.evaluate.plain import command, measure
 def slow(text):
     print("ready", flush=True)
     time.sleep(60)
-plain.find_source = slow
+measure.find_source = slow
 sys.exit(command.main(["--real", "real", "--generated", "real"]))
 """
     process = subprocess.Popen(

@@ -14,12 +14,20 @@ import yaml
 from PIL import Image
 
 from pipelines.curves import curve_metrics, figures_of
-from pipelines.publish import is_published, publish_all, publish_changed, tracking_uri, without_secrets
+from pipelines.publish import (
+    _publish_trained,
+    is_published,
+    publish_all,
+    publish_changed,
+    tracking_uri,
+    without_secrets,
+)
 from pipelines.report import print_report
 from pipelines.results import read_results
 from pipelines.training import chosen_grids
-from stages.errors import GateError
+from stages.errors import GateError, InputError
 from stages.settings import Settings, load_settings
+from stages.sheet import sheet
 from stages.storage import sha256_file, write_json
 
 NAME = "dcgan"
@@ -62,7 +70,7 @@ def write_scores(distance: float = 12.5, weights: str = "w1") -> None:
     report |= {"baselines": {"untrained": {"fd_efficientnet_lite0": 100.0}}, "identity": {"weights": weights}}
     report |= {"recipes": {"efficientnet_lite0": {"hash": "abcd"}}}
     write_json(FOLDER / "evaluation" / "scores.json", report)
-    Image.new("RGB", (16, 16)).save(FOLDER / "evaluation" / "samples.png")
+    sheet(np.zeros((16, 8, 8, 3), np.uint8), columns=8).save(FOLDER / "evaluation" / "samples.png")
     (FOLDER / "evaluation" / "report.html").write_text(f"<title>{weights}</title>")
 
 
@@ -315,9 +323,25 @@ def test_address_in_the_log_has_no_password() -> None:
     assert without_secrets("postgresql://u:p@ss@db/x and http://h/@x") == "postgresql://db/x and http://h/@x"
 
 
+def test_page_that_cannot_be_made_costs_no_publication(finished: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(settings: Settings) -> None:
+        raise InputError("samples.png is no sheet")
+
+    monkeypatch.setattr("pipelines.publish.bring_up_to_date", fail)
+    monkeypatch.setattr("pipelines.publish.load_settings", lambda: finished)
+    with pytest.raises(InputError, match="is no sheet"):
+        _publish_trained()
+    assert points("fd_efficientnet_lite0")
+
+
 def test_note_holds_no_address(finished: Settings) -> None:
     publish_all(finished, print)
-    assert set(json.loads(Path(f".work/published/{NAME}.json").read_text())) == {"digest", "tracking", "run"}
+    assert set(json.loads(Path(f".work/published/{NAME}.json").read_text())) == {
+        "digest",
+        "tracking",
+        "run",
+        "comparison",
+    }
     assert "mlflow.db" not in Path(f".work/published/{NAME}.json").read_text()
 
 
