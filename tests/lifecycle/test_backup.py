@@ -54,7 +54,8 @@ def succeed(folder: Path, *line: str) -> str:
 
 
 def script(folder: Path, text: str) -> str:
-    done = subprocess.run([sys.executable, "-c", text], cwd=folder, capture_output=True, text=True)
+    line = [sys.executable, "-c", text]
+    done = subprocess.run(line, cwd=folder, env=environment(folder), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
