@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from pipelines.curves import curve_metrics, figures_of
@@ -20,7 +19,6 @@ from pipelines.publish import (
     publish_all,
     publish_changed,
     tracking_uri,
-    without_secrets,
 )
 from pipelines.report import print_report
 from pipelines.results import read_results
@@ -317,12 +315,6 @@ def test_dead_server_is_told_and_the_next_time_fills_in(finished: Settings, monk
     assert publish_changed(finished, told.append) == [NAME]
 
 
-def test_address_in_the_log_has_no_password() -> None:
-    line = "https://me:secret@example.org/mlflow?key=secret does not answer"
-    assert without_secrets(line) == "https://example.org/mlflow does not answer"
-    assert without_secrets("postgresql://u:p@ss@db/x and http://h/@x") == "postgresql://db/x and http://h/@x"
-
-
 def test_page_that_cannot_be_made_costs_no_publication(finished: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(settings: Settings) -> None:
         raise InputError("samples.png is no sheet")
@@ -399,22 +391,3 @@ def run_module() -> Callable:
         return subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, timeout=120)
 
     return run
-
-
-@pytest.mark.parametrize(
-    ("url", "left"),
-    [
-        ("https://host/p.zip?token=SECRET", "https://host/p.zip"),
-        ("https://host/p.zip", "https://host/p.zip"),
-        (None, None),
-    ],
-)
-def test_a_token_in_the_archives_address_is_not_published(tmp_path, url, left):
-    from pipelines.tracking import params_without_secrets
-
-    path = tmp_path / "params.yaml"
-    path.write_text("# settings\n" + yaml.safe_dump({"data": {"source": "archive", "archive": {"url": url}}}))
-    published = params_without_secrets(path)
-    assert "SECRET" not in published
-    assert yaml.safe_load(published)["data"]["archive"]["url"] == left
-    assert published.startswith("#") == (url == left)
