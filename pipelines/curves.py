@@ -82,6 +82,7 @@ def figures_of(results: Results) -> dict[str, float]:
         figures |= _benchmark_figures(row)
     record = results.record
     figures |= {f"training_{name}": record.get(name) for name in ("seconds", "cpu_seconds", "pictures_per_second")}
+    figures |= {f"autoencoder_{name}": value for name, value in (record.get("autoencoder") or {}).items()}
     return {name: float(value) for name, value in figures.items() if _is_figure(value)}
 
 

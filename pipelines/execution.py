@@ -24,7 +24,10 @@ SAVING_SECONDS = 60.0  # what a stage may take to save when the processes above 
 NOTE_SECONDS = 2.0  # from the lock's release to the note
 REASON_LENGTH = 400
 BACKOFF_SECONDS = (5.0, 15.0, 45.0)
-RETRIES = {"train": 1}  # it resumes; any other stage that calls itself retryable lacked something of the network
+RETRIES = {
+    "train": 1,
+    "autoencoder": 1,
+}  # they resume; any other stage that calls itself retryable lacked something of the network
 
 LineReader = Callable[[str], None]
 
@@ -99,7 +102,7 @@ def _outcome(stage: str, dvc_code: int, note: dict[str, Any], errors: Path, seco
     found = STAGE_CODE.search(reason)
     stage_code = int(found[1]) if found else 0
     if KILLED in (dvc_code, 128 - stage_code):
-        resumes = stage.startswith("train@")
+        resumes = stage.partition("@")[0] in RETRIES
         return Outcome(stage, ResourceError.code, "was killed (SIGKILL); out of memory?", resumes, seconds)
     if busy := explain_busy(reason):
         return Outcome(stage, InputError.code, busy, False, seconds)

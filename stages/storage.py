@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,13 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(CHUNK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def files_digest(folder: Path, names: Sequence[str]) -> str:
+    """Return the sha256 of the only file, or of the names and sha256 of several."""
+    if len(names) == 1:
+        return sha256_file(folder / names[0])
+    return sha256_json({name: sha256_file(folder / name) for name in names})
 
 
 def sha256_tree(folder: Path) -> str:

@@ -27,6 +27,7 @@ def tiny_params() -> dict[str, Any]:
     params["data"] |= {"source": "folder", "folder": {"path": str(PICTURES), "licence": "MIT"}}
     params["normalize"] |= {"resolution": 16, "holdout": 0.35, "shards": 3, "workers": 1}
     params["select"] = {"dcgan": {"preset": "dcgan", "family": "dcgan", "data": "images"}}
+    params["encode"], params["autoencoders"] = [], {}
     tiny = {"width": 8, "discriminator_width": 8, "latent": 16, "batch": 16, "budget_kimg": 0.512, "threads": 1}
     pace = {"tick_kimg": 0.128, "checkpoint_kimg": 0.128, "ema_half_life_kimg": 0.1}
     params["models"] = {"dcgan": tiny | pace}

@@ -31,7 +31,7 @@ def trace(generator: TorchGenerator, opset: int) -> "onnx.ModelProto":
     with quiet() as noise:
         try:
             program = torch.onnx.export(
-                generator.network.cpu().eval(),  # the CPU has no TF32, which would change constants that are folded
+                generator.export_network().cpu().eval(),  # the CPU has no TF32, which would change constants that are folded
                 tuple(examples.values()),
                 dynamo=True,
                 opset_version=opset,

@@ -56,7 +56,7 @@ def build(generator: TorchGenerator, opset: int) -> tuple[bytes, dict[str, Any]]
     strip(model)
     mark_as_image(model.graph.output[0])
     model.producer_name, model.producer_version = PRODUCER, PRODUCER_VERSION
-    onnx.helper.set_model_props(model, describe(generator.capabilities, generator.identity))
+    onnx.helper.set_model_props(model, describe(generator.capabilities, generator.identity, generator.metadata()))
     check(model, generator.capabilities, opset)
     if model.ByteSize() > MAX_BYTES:
         raise GateError(f"the ONNX file would have {model.ByteSize():,} bytes; one file can hold {MAX_BYTES:,}")

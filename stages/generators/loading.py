@@ -6,20 +6,23 @@ from typing import Any
 
 from stages.errors import InputError
 from stages.generators.interface import Generator, TorchGenerator
-from stages.storage import read_json, require, sha256_file
+from stages.storage import files_digest, read_json, require
 
 MODELS = Path("models")
 
 
 def check_weights(weights: Path, config: dict[str, Any]) -> None:
-    """Compare the generator's file with the sha256 that its config records.
+    """Compare the generator's files with the sha256 that their config records.
 
     Raises:
         InputError: they differ.
     """
-    path, expected = weights / "generator.safetensors", config["identity"]["weights"]
-    if not path.exists() or sha256_file(path) != expected:
-        raise InputError(f"{path} is not the file of sha256 {expected[:12]} that its config names; run `dvc repro`")
+    expected = config["identity"]["weights"]
+    names = config.get("files", ["generator.safetensors"])
+    if not all((weights / name).is_file() for name in names) or files_digest(weights, names) != expected:
+        raise InputError(
+            f"{weights / names[0]} is not the file of sha256 {expected[:12]} that its config names; run `dvc repro`"
+        )
 
 
 def train_of(weights: Path) -> str:
@@ -67,5 +70,6 @@ def load_untrained(weights: Path, seed: int = 0) -> TorchGenerator:
     config = read_json(
         require(weights, train_of(weights)) / "config.json", f"run `python -m stages.{train_of(weights)}`"
     )
-    fresh: TorchGenerator = importlib.import_module(f"stages.generators.{config['family']}").untrained(config, seed)
+    family = importlib.import_module(f"stages.generators.{config['family']}")
+    fresh: TorchGenerator = family.untrained(config, seed, weights)
     return fresh

@@ -2,18 +2,22 @@
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stages.errors import InputError, StageError
-from stages.generators.interface import Generator, Request
+from stages.generators.interface import Capabilities, Generator, Request
 from stages.generators.onnx_messages import messages
 from stages.generators.onnx_metadata import (
+    NEGATIVE,
     OUTPUT,
+    PREFIX,
     expected_input,
     expected_output,
+    input_type,
     read_capabilities,
     read_identity,
 )
@@ -23,7 +27,9 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-DTYPE = "tensor(float)"
+    from stages.generators.diffusion.text import PromptTokenizer
+
+FLOAT = "tensor(float)"
 MADE_BY = "expected a file that `python -m stages.export NAME` wrote"
 
 
@@ -49,11 +55,53 @@ class OnnxGenerator(Generator):
         except ValueError as error:
             raise InputError(f"{path} is no image generator: {error}; {MADE_BY}") from error
         self.identity = read_identity(found)
+        self.guided = "guidance" in expected_input(self.capabilities)
+        self.capabilities = replace(self.capabilities, guidance=self.guided)  # of the file, whatever the model can
+        self.tokenizer, self.negative = _tokenizer(found, self.capabilities), found.get(f"{PREFIX}negative_prompt", "")
 
     def generate(self, request: Request) -> np.ndarray:
-        """Draw pictures, float32, shape (N, C, H, W), in [-1, 1]."""
-        drawn: np.ndarray = self.session.run([OUTPUT], {"latent": request.latent, **request.extra})[0]
+        """Draw pictures, float32, shape (N, C, H, W), in [-1, 1].
+
+        Raises:
+            InputError: a prompt is too long.
+        """
+        drawn: np.ndarray = self.session.run([OUTPUT], self.feed(request))[0]
         return drawn
+
+    def feed(self, request: Request) -> dict[str, np.ndarray]:
+        """Return the session's inputs by name; what a request leaves open is the file's default."""
+        count, asked = len(request.latent), self.capabilities
+        feed = {"latent": request.latent, **request.extra}
+        if asked.class_names:
+            feed.setdefault("label", np.full(count, -1, np.int64))
+        if self.tokenizer:
+            feed |= self.tokenizer.encode(list(request.prompts) or [""] * count)
+            if self.guided:
+                negative = self.negative if request.negative is None else request.negative
+                tokens = self.tokenizer.encode([negative] * count)
+                feed |= {f"{NEGATIVE}{name}": value for name, value in tokens.items()}
+        if self.guided:
+            guidance = asked.default_guidance if request.guidance is None else request.guidance
+            feed["guidance"] = np.full(count, guidance, np.float32)
+        return feed
+
+    def resampled(self, steps: int | None, sampler: str | None) -> "Generator":
+        """Return this file; its steps were fixed at export.
+
+        Raises:
+            InputError: other steps or a sampler are asked for.
+        """
+        if sampler is None and steps in (None, self.capabilities.steps):
+            return self
+        raise InputError(f"{self.path} draws in {self.capabilities.steps or 1} steps, fixed at export; leave steps out")
+
+
+def _tokenizer(found: dict[str, str], capabilities: Capabilities) -> "PromptTokenizer | None":
+    if not capabilities.prompt:
+        return None
+    from stages.generators.diffusion.text import PromptTokenizer
+
+    return PromptTokenizer.from_json(found[f"{PREFIX}tokenizer"], capabilities.prompt_length)
 
 
 def read_file(path: Path) -> bytes:
@@ -103,18 +151,18 @@ def check_signature(session: "onnxruntime.InferenceSession", inputs: dict[str, l
     if list(found) != list(inputs):
         raise ValueError(f"its inputs are {', '.join(found) or 'none'}, not {', '.join(inputs)}")
     for name, dimensions in inputs.items():
-        _check_value(f"input {name}", found[name], dimensions)
+        _check_value(f"input {name}", found[name], dimensions, input_type(name))
     outputs = {value.name: value for value in session.get_outputs()}
     if OUTPUT not in outputs:
         raise ValueError(f"its outputs are {', '.join(outputs)}, not {OUTPUT}")
-    _check_value(f"output {OUTPUT}", outputs[OUTPUT], output)
+    _check_value(f"output {OUTPUT}", outputs[OUTPUT], output, FLOAT)
 
 
-def _check_value(what: str, found: Any, dimensions: list) -> None:
+def _check_value(what: str, found: Any, dimensions: list, dtype: str) -> None:
     free = [None if isinstance(size, str) else size for size in found.shape]
-    if found.type != DTYPE or free != dimensions:
+    if found.type != dtype or free != dimensions:
         wanted = ["batch" if size is None else size for size in dimensions]
-        raise ValueError(f"{what} is {found.type} {found.shape}, not {DTYPE} {wanted}")
+        raise ValueError(f"{what} is {found.type} {found.shape}, not {dtype} {wanted}")
 
 
 def _single(providers: Sequence[str] | None) -> str:

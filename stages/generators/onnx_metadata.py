@@ -10,12 +10,16 @@ FORMAT = "1"  # of these keys; a reader refuses what it does not know
 PREFIX = "image_foundry."
 IDENTITY_KEYS = ("weights", "dataset", "settings")
 OUTPUT = "pictures"
+TOKENS = ("input_ids", "attention_mask")  # of a prompt
+NEGATIVE = "negative_"  # before the names of a negative prompt's tokens
 
 
-def describe(capabilities: Capabilities, identity: dict[str, str]) -> dict[str, str]:
+def describe(
+    capabilities: Capabilities, identity: dict[str, str], more: dict[str, str] | None = None
+) -> dict[str, str]:
     """Return metadata_props of a file: content alone, so that equal content has equal bytes anywhere.
 
-    The `Image.*` keys are those of ONNX's MetadataProps document.
+    `more` is what a family adds, such as its tokenizer. The `Image.*` keys are those of ONNX's MetadataProps document.
     """
     own = {
         "format": FORMAT,
@@ -23,6 +27,7 @@ def describe(capabilities: Capabilities, identity: dict[str, str]) -> dict[str, 
         "noise": RECIPE,
         "value_range": "[-1, 1]",
         **{f"identity.{key}": identity[key] for key in IDENTITY_KEYS if key in identity},
+        **(more or {}),
     }
     standard = {
         "Image.BitmapPixelFormat": "Rgb8" if capabilities.channels == 3 else "Gray8",
@@ -58,8 +63,20 @@ def read_identity(found: dict[str, str]) -> dict[str, str]:
 
 
 def expected_input(capabilities: Capabilities) -> dict[str, list[Any]]:
-    """Return the dimensions of each input; None is the batch."""
-    return {"latent": [None, *capabilities.latent_shape]}
+    """Return the dimensions of each input, in order; None is the batch."""
+    guided = capabilities.guidance and capabilities.default_guidance != 1
+    found: dict[str, list[Any]] = {"latent": [None, *capabilities.latent_shape]}
+    if capabilities.class_names:
+        found["label"] = [None]
+    if capabilities.prompt:
+        names = [*TOKENS, *(f"{NEGATIVE}{name}" for name in TOKENS if guided)]
+        found |= {name: [None, capabilities.prompt_length] for name in names}
+    return found | ({"guidance": [None]} if guided else {})
+
+
+def input_type(name: str) -> str:
+    """Return ONNX Runtime's name of an input's type: noise and guidance are floats, labels and tokens whole numbers."""
+    return "tensor(float)" if name in ("latent", "guidance") else "tensor(int64)"
 
 
 def expected_output(capabilities: Capabilities) -> list[Any]:

@@ -9,27 +9,36 @@ from pydantic import model_validator
 from stages.errors import InputError
 from stages.process import MODEL_NAME
 from stages.settings.augment import AugmentSettings, check_content
+from stages.settings.autoencoders import AutoencoderSettings, VaeSettings
 from stages.settings.base import Strict, validated
-from stages.settings.models import ModelSettings, Selected, load_preset
+from stages.settings.diffusion import DiffusionSettings
+from stages.settings.models import DcganSettings, Selected, TrainingSettings, load_preset
 from stages.settings.pictures import AlignSettings, DataSettings, EmojiSettings, FolderSettings, NormalizeSettings
 from stages.settings.results import BenchmarkSettings, EvaluateSettings, ExportSettings
 
 __all__ = [
     "AlignSettings",
     "AugmentSettings",
+    "AutoencoderSettings",
     "BenchmarkSettings",
     "DataSettings",
     "EmojiSettings",
     "EvaluateSettings",
     "ExportSettings",
     "FolderSettings",
-    "ModelSettings",
     "NormalizeSettings",
     "Settings",
+    "TrainingSettings",
     "load_preset",
     "load_settings",
 ]
-STAGES = ("download", "align", "normalize", "augment", "train", "evaluate", "export", "benchmark")
+KINDS: dict[str, type[TrainingSettings]] = {
+    "dcgan": DcganSettings,
+    "diffusion": DiffusionSettings,
+    "vae": VaeSettings,
+}
+LATENTS = "latents/"  # data of a model that learns from an autoencoder's latents
+STAGES = ("download", "align", "normalize", "augment", "autoencoder", "train", "evaluate", "export", "benchmark")
 
 
 class Settings(Strict):
@@ -41,6 +50,8 @@ class Settings(Strict):
     augment: AugmentSettings
     select: dict[str, Selected]
     models: dict[str, dict[str, Any]]
+    encode: list[str] = []  # autoencoders whose latents the selected models learn from
+    autoencoders: dict[str, dict[str, Any]] = {}
     evaluate: EvaluateSettings
     export: ExportSettings
     benchmark: BenchmarkSettings
@@ -61,7 +72,34 @@ class Settings(Strict):
                 raise ValueError(f"select.{name} has no entry in models; add `{name}: {{}}` under models")
         return self
 
-    def model(self, name: str) -> ModelSettings:
+    @model_validator(mode="after")
+    def _encoded_is_used(self) -> "Settings":
+        used = {selected.data.removeprefix(LATENTS) for selected in self.select.values() if LATENTS in selected.data}
+        if set(self.encode) != used or len(set(self.encode)) != len(self.encode):
+            raise ValueError(
+                f"encode is {self.encode}, but the selected models learn from latents of {sorted(used) or 'none'}; "
+                "expected the same names, each once"
+            )
+        for name in self.encode:
+            if not MODEL_NAME.fullmatch(name):
+                raise ValueError(f"encode has {name}: a name holds letters, digits, - and _ only")
+            if name not in self.autoencoders:
+                raise ValueError(f"encode has {name}, which autoencoders does not describe; add it there")
+        return self
+
+    def autoencoder(self, name: str) -> AutoencoderSettings:
+        """Return the settings of an autoencoder that a selected model uses.
+
+        Raises:
+            InputError: it is not used, or a value is impossible.
+        """
+        if name not in self.encode:
+            raise InputError(f"{name} is not encoded; `encode` in params.yaml has: {', '.join(self.encode) or 'none'}")
+        found = validated(AutoencoderSettings, self.autoencoders[name], f"autoencoders.{name}")
+        found.check(f"autoencoders.{name}", self.normalize.resolution)
+        return found
+
+    def model(self, name: str) -> TrainingSettings:
         """Return one selected model's settings: its preset, overridden by `models.NAME`.
 
         Raises:
@@ -70,29 +108,32 @@ class Settings(Strict):
         if name not in self.select:
             raise InputError(f"{name} is not selected; `select` in params.yaml has: {', '.join(self.select) or 'none'}")
         selected = self.select[name]
-        merged = {**load_preset(selected.preset, name), **self.models[name]}
-        model = validated(ModelSettings, merged, f"models.{name}")
+        preset = load_preset(selected.preset, name)
+        if selected.family != preset["family"]:
+            raise InputError(
+                f"select.{name}.family is {selected.family}, but preset {selected.preset} is of family "
+                f"{preset['family']}"
+            )
+        merged = {**preset, **self.models[name]}
+        if merged["family"] not in KINDS:
+            raise InputError(f"models.{name}.family is {merged['family']}; allowed: {', '.join(KINDS)}")
+        model = validated(KINDS[merged["family"]], merged, f"models.{name}")
         self._check_model(name, selected, model)
         return model
 
-    def _check_model(self, name: str, selected: Selected, model: ModelSettings) -> None:
-        if selected.family != model.family:
+    def _check_model(self, name: str, selected: Selected, model: TrainingSettings) -> None:
+        allowed = ["images", *(LATENTS + encoded for encoded in self.encode)]
+        if not isinstance(model, DiffusionSettings):
+            allowed = ["images"]
+        if selected.data not in allowed:
             raise InputError(
-                f"select.{name}.family is {selected.family}, but preset {selected.preset} is of family {model.family}"
+                f"select.{name}.data is {selected.data}; allowed for family {model.family}: {', '.join(allowed)}"
             )
-        if selected.data != "images":
-            raise InputError(f"select.{name}.data is {selected.data}; allowed for family {model.family}: images")
-        if self.normalize.resolution < model.resolution_min:
-            raise InputError(
-                f"normalize.resolution is {self.normalize.resolution}; {name} needs at least {model.resolution_min}"
-            )
-        if model.ema_half_life_kimg > model.budget_kimg:
-            raise InputError(
-                f"models.{name}.ema_half_life_kimg is {model.ema_half_life_kimg}, longer than the whole training of "
-                f"{model.budget_kimg} kimg: the averaged weights would still be noise; use at most a tenth of it"
-            )
-        if model.precision == "fp16" and model.r1_gamma:
-            raise InputError(f"models.{name}: r1_gamma needs precision fp32 or bf16, not fp16")
+        model.check(f"models.{name}", self.normalize.resolution)
+        if isinstance(model, DiffusionSettings):
+            encoded = selected.data.removeprefix(LATENTS) if LATENTS in selected.data else None
+            factor = self.autoencoder(encoded).factor if encoded else 1
+            model.check_size(f"models.{name}", self.normalize.resolution // factor)
 
 
 def load_settings(path: Path = Path("params.yaml")) -> Settings:
@@ -112,6 +153,8 @@ def load_settings(path: Path = Path("params.yaml")) -> Settings:
     if not isinstance(raw, dict):
         raise InputError(f"{path} holds no settings")
     settings = validated(Settings, raw, "")
+    for name in settings.encode:
+        settings.autoencoder(name)
     for name in settings.select:
         settings.model(name)
     return settings

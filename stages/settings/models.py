@@ -17,23 +17,14 @@ class Selected(Strict):
 
     preset: str
     family: str
-    data: str
+    data: str  # images, or latents/NAME of an encoded autoencoder
 
 
-class ModelSettings(Strict):
-    """A generator's architecture, objective and budget, after a preset and its overrides are merged."""
+class TrainingSettings(Strict):
+    """What every family's training has: batch, budget, average, pace, precision."""
 
-    family: Literal["dcgan"]
+    family: str
     resolution_min: Count = 8
-    latent: Annotated[int, Field(ge=1, le=4096)]
-    width: Annotated[int, Field(ge=4, le=1024)]
-    discriminator_width: Annotated[int, Field(ge=4, le=1024)]
-    upsample: Literal["transposed", "bilinear", "nearest"]
-    objective: Literal["non_saturating", "saturating", "least_squares", "hinge"]
-    r1_gamma: Annotated[float, Field(ge=0)]
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
-    generator_lr: Positive
-    discriminator_lr: Positive
     beta1: Annotated[float, Field(ge=0, lt=1)]
     beta2: Annotated[float, Field(ge=0, lt=1)]
     batch: Annotated[int, Field(ge=2)]
@@ -44,9 +35,52 @@ class ModelSettings(Strict):
     ema_rampup: Share
     tick_kimg: Positive
     checkpoint_kimg: Positive
+    score_kimg: Annotated[float, Field(ge=0)] = 0  # how often a score is taken, and the best snapshot kept; 0: never
+    score_count: Annotated[int, Field(ge=64)] = 500  # pictures of a score
     precision: Literal["fp32", "bf16", "fp16"]
     threads: Annotated[int, Field(ge=0)]
     seed: Annotated[int, Field(ge=0)]
+
+    @property
+    def half_lives_kimg(self) -> tuple[float, ...]:
+        """The half-lives of all averages, the first being the one that is drawn while training."""
+        return (self.ema_half_life_kimg,)
+
+    def check(self, where: str, resolution: int) -> None:
+        """Refuse settings that contradict one another or the pictures; `where` is such as models.NAME.
+
+        Raises:
+            InputError: what was found and what is expected.
+        """
+        if resolution < self.resolution_min:
+            raise InputError(f"normalize.resolution is {resolution}; {where} needs at least {self.resolution_min}")
+        longest = max(self.half_lives_kimg)
+        if longest > self.budget_kimg:
+            raise InputError(
+                f"{where}.ema_half_life_kimg is {longest}, longer than the whole training of {self.budget_kimg} kimg: "
+                "the averaged weights would still be noise; use at most a tenth of it"
+            )
+
+
+class DcganSettings(TrainingSettings):
+    """A DCGAN's architecture and objective."""
+
+    family: Literal["dcgan"]
+    latent: Annotated[int, Field(ge=1, le=4096)]
+    width: Annotated[int, Field(ge=4, le=1024)]
+    discriminator_width: Annotated[int, Field(ge=4, le=1024)]
+    upsample: Literal["transposed", "bilinear", "nearest"]
+    objective: Literal["non_saturating", "saturating", "least_squares", "hinge"]
+    r1_gamma: Annotated[float, Field(ge=0)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    generator_lr: Positive
+    discriminator_lr: Positive
+
+    def check(self, where: str, resolution: int) -> None:
+        """Refuse half precision with R1, beside what every family refuses."""
+        super().check(where, resolution)
+        if self.precision == "fp16" and self.r1_gamma:
+            raise InputError(f"{where}: r1_gamma needs precision fp32 or bf16, not fp16")
 
 
 def load_preset(preset: str, model: str = "") -> dict[str, Any]:

@@ -18,11 +18,12 @@ def main() -> int:
     arguments = parse_arguments("train", __doc__, per_model=True, extra=add_arguments)
 
     def work() -> None:
-        settings = load_settings(arguments.params).model(arguments.model)
+        settings = load_settings(arguments.params)
+        model, data = settings.model(arguments.model), Path("data") / settings.select[arguments.model].data
         from stages.train.run import run
 
         training = Path("models") / arguments.model / "training"
-        run(arguments.model, settings, Path("data/images"), Path("data/augment"), training, arguments.adopt)
+        run(arguments.model, model, Path("data/images"), Path("data/augment"), training, arguments.adopt, data)
 
     return run_stage(f"train@{arguments.model}", work, several=True)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.settings import ModelSettings
+from stages.settings.models import DcganSettings
 from stages.trainer.augmentation import Augmentation, Policy
 from stages.trainer.ema import ema_decay, start_average, update_average
 from stages.trainer.memory import FrozenMoments, checkpoint_layers
@@ -23,7 +23,7 @@ STATISTICS = ("loss_generator", "loss_discriminator", "real_logit", "fake_logit"
 class Adversaries:
     """Generator, discriminator, average and optimizers of one training, on one device."""
 
-    def __init__(self, config: dict[str, Any], settings: ModelSettings, policy: Policy, world: World) -> None:
+    def __init__(self, config: dict[str, Any], settings: DcganSettings, policy: Policy, world: World) -> None:
         self.settings, self.policy, self.world, self.accelerator = settings, policy, world, world.accelerator
         self.device = world.accelerator.device
         self.augmentation = Augmentation(policy, self.device)

@@ -3,33 +3,26 @@
 import time
 from pathlib import Path
 
-import torch
+import numpy as np
 
-from stages.trainer.adversarial import Adversaries
+from stages.trainer.learner import Learner
 from stages.trainer.state import KEPT
 
 WARM_UP_STEPS = 2
 MEASURED_STEPS = 6
 
 
-def measure_speed(adversaries: Adversaries, batch: int, shape: tuple[int, int, int]) -> float:
+def measure_speed(learner: Learner) -> float:
     """Return training pictures per second, from a few steps of networks that are then thrown away."""
-    share = batch // adversaries.world.size
-    real = torch.zeros(share, *shape, device=adversaries.device).to(memory_format=torch.channels_last)
+    batch = learner.settings.batch
+    positions = np.arange(batch) % learner.count
     for _ in range(WARM_UP_STEPS):
-        adversaries.step(real.detach(), 0)
+        learner.step(positions, 0)
     started = time.perf_counter()
     for _ in range(MEASURED_STEPS):
-        statistics = adversaries.step(real.detach(), 0)
-    float(statistics["loss_generator"])  # waits for the device
+        statistics = learner.step(positions, 0)
+    float(statistics[learner.statistics[0]])  # waits for the device
     return MEASURED_STEPS * batch / (time.perf_counter() - started)
-
-
-def state_bytes(adversaries: Adversaries) -> int:
-    """Return the size of one resumable state: networks, average, and Adam's two moments per trained weight."""
-    trained = [*adversaries.generator.parameters(), *adversaries.discriminator.parameters()]
-    averaged = list(adversaries.average.parameters())
-    return 4 * (3 * sum(p.numel() for p in trained) + sum(p.numel() for p in averaged))
 
 
 def disk_needed(folder: Path, state: int) -> int:

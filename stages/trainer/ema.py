@@ -1,9 +1,12 @@
 """An exponential moving average of the generator, its half-life counted in pictures."""
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def ema_decay(batch: int, seen: int, half_life: float, rampup: float) -> float:
@@ -16,7 +19,7 @@ def ema_decay(batch: int, seen: int, half_life: float, rampup: float) -> float:
     return 0.5 ** (batch / max(effective, 1e-8))
 
 
-def start_average(network: nn.Module) -> nn.Module:
+def start_average(network: Network) -> Network:
     """Return a copy of a network that takes no gradient and is used in evaluation mode."""
     return copy.deepcopy(network).eval().requires_grad_(False)
 

@@ -10,6 +10,7 @@ from stages.settings.augment import LEAKING
 
 WINDOW = 3  # ticks in a row: one bad tick is normal
 COLLAPSED = 0.3  # diversity of generated pictures relative to real ones
+UNEXPLAINED = 0.95  # share of what a denoiser is to predict that it does not
 SATURATED = 0.97  # mean sign of the discriminator's output on real minus fake, half the difference
 
 
@@ -35,7 +36,7 @@ SYMPTOMS = (
         "diversity",
         COLLAPSED,
         False,
-        "generated pictures resemble one another; lower discriminator_lr or set r1_gamma",
+        "generated pictures resemble one another; lower discriminator_lr (lr) or set r1_gamma",
     ),
     Symptom(
         "discriminator wins",
@@ -51,6 +52,13 @@ SYMPTOMS = (
         True,
         "so strong a p begins to show in generated pictures; add data, go on from weights of similar data (--adopt), "
         "or lower discriminator_width",
+    ),
+    Symptom(
+        "learns nothing",
+        "unexplained",
+        UNEXPLAINED,
+        True,
+        "the denoiser predicts hardly better than zero; raise lr, lower warmup_kimg or widen the network",
     ),
 )
 

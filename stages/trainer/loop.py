@@ -10,20 +10,18 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from stages.dataset import ImageDataset, to_float, to_uint8
+from stages.dataset import to_uint8
 from stages.errors import GateError, Interrupted, ResourceError
-from stages.generators.noise import latents
 from stages.process import STOP
 from stages.progress import progress_bar
-from stages.settings import ModelSettings
 from stages.sheet import sheet
-from stages.trainer.adversarial import STATISTICS, Adversaries
 from stages.trainer.health import diversity, find_alerts, unhealthy_losses
-from stages.trainer.order import PictureOrder, random_source
-from stages.trainer.overfitting import OverfittingWatch
+from stages.trainer.learner import Learner, Scorer
+from stages.trainer.order import PictureOrder
 from stages.trainer.state import StateFolder, TrainingState
 
 GRID = 64
+BEST = "best/"  # of the best snapshot's tensors in a state
 CHECKED_STEPS = 64  # losses are looked at this often: each look waits for the device
 AGREED_STEPS = 8  # several processes ask each other this often whether to stop: each question waits, too
 
@@ -34,36 +32,28 @@ class Progress:
 
     seen: int = 0  # pictures
     curve: list[dict[str, Any]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STATISTICS, 0.0))
+    sums: dict[str, float] = field(default_factory=dict)  # of statistics
     steps: int = 0  # in this tick
     seconds: float = 0.0  # of training, over all sessions
     cpu_seconds: float = 0.0
     machines: list[dict[str, Any]] = field(default_factory=list)  # device and processes, with the kimg of their start
+    best: dict[str, Any] | None = None  # kimg, average and score of the best snapshot, where scores are taken
 
 
 class TrainingLoop:
-    """Trains adversaries on a data set up to a budget, saving states into a folder."""
+    """Trains a learner up to a budget, saving states into a folder."""
 
-    def __init__(
-        self,
-        adversaries: Adversaries,
-        dataset: ImageDataset,
-        holdout: ImageDataset,
-        settings: ModelSettings,
-        folder: Path,
-    ) -> None:
-        self.adversaries, self.settings, self.folder = adversaries, settings, folder
-        self.pixels = dataset.pixels
-        self.watch = OverfittingWatch(dataset, holdout, settings.batch, settings.latent)
-        self.order = PictureOrder(len(self.pixels), settings.seed)
+    def __init__(self, learner: Learner, folder: Path, scorer: Scorer | None = None) -> None:
+        self.learner, self.settings, self.folder, self.scorer = learner, learner.settings, folder, scorer
+        self.order = PictureOrder(learner.count, self.settings.seed)
         self.states = StateFolder(folder)
-        self.world = adversaries.world
+        self.world = learner.world
         self.speed = 0.0  # training pictures per second, as measured before the start
         self.disk = 0  # bytes that the states take
         self.progress = Progress()
         self.pending: list[tuple[str, Tensor]] = []  # statistics that are still on the device
-        self.grid_latent = torch.from_numpy(latents(range(GRID), (settings.latent,)))
-        self.real_diversity = diversity(torch.from_numpy(to_float(self.pixels[:GRID])))
+        self.best: dict[str, Tensor] = {}  # the average of the best score
+        self.real_diversity = diversity(learner.real_pictures(GRID))
 
     @property
     def total(self) -> int:
@@ -82,12 +72,13 @@ class TrainingLoop:
             return False
         self.progress = Progress(seen=state.seen, **state.values["progress"])
         self._note_machine()
-        self.adversaries.restore(state)
+        self.best = {key.removeprefix(BEST): tensor for key, tensor in state.tensors.items() if key.startswith(BEST)}
+        self.learner.restore(state)
         return True
 
     def _note_machine(self) -> None:
         """Keep what trains from here on, and refuse to fall from a GPU to the CPU unless that is asked for."""
-        here = {"device": self.adversaries.device.type, "processes": self.world.size}
+        here = {"device": self.learner.device.type, "processes": self.world.size}
         before = {key: self.progress.machines[-1][key] for key in here} if self.progress.machines else here
         if here["device"] == "cpu" != before["device"] and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
             raise ResourceError(
@@ -119,6 +110,7 @@ class TrainingLoop:
                     )
             self._check_losses()
             self.save()
+            self._score_the_end()
 
     def _should_stop(self) -> bool:
         """Tell whether this or another process of the training was asked to stop; all find it at the same step."""
@@ -130,10 +122,9 @@ class TrainingLoop:
     def _timed_step(self) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         progress = self.progress
-        real = self._pictures(self.order.positions(progress.seen, self.settings.batch), progress.seen)
-        statistics = self.adversaries.step(real, progress.seen)
-        for key in STATISTICS:
-            self.pending.append((key, statistics[key]))
+        positions = self.order.positions(progress.seen, self.settings.batch)
+        statistics = self.learner.step(positions, progress.seen)
+        self.pending += [(key, statistics[key]) for key in self.learner.statistics]
         progress.seen += self.settings.batch
         progress.steps += 1
         progress.seconds += time.perf_counter() - wall
@@ -152,10 +143,10 @@ class TrainingLoop:
 
     def _check_losses(self) -> None:
         """Move statistics off the device and stop where a loss is not finite."""
-        fresh = dict.fromkeys(STATISTICS, 0.0)
+        fresh = dict.fromkeys(self.learner.statistics, 0.0)
         for key, value in self.pending:
             fresh[key] += float(value)
-            self.progress.sums[key] += float(value)
+            self.progress.sums[key] = self.progress.sums.get(key, 0.0) + float(value)
         self.pending.clear()
         problem = unhealthy_losses(fresh)
         if problem:
@@ -165,48 +156,60 @@ class TrainingLoop:
         counts = self.states.seen_counts()
         kept = f"the state at {counts[-1] / 1000:.1f} kimg is kept" if counts else "no state was saved yet"
         raise GateError(
-            f"training diverged near {self.progress.seen / 1000:.1f} kimg: {problem}; {kept}. "
-            "Lower generator_lr and discriminator_lr, set r1_gamma, or use precision fp32"
+            f"training diverged near {self.progress.seen / 1000:.1f} kimg: {problem}; {kept}. {self.learner.advice}"
         )
 
     def _finish_tick(self, kimg: float) -> None:
         progress = self.progress
-        grid = self.adversaries.draw(self.grid_latent)
-        row = {key: round(value / progress.steps, 6) for key, value in progress.sums.items()}
-        row["separation"] = round((row["real_sign"] - row["fake_sign"]) / 2, 6)
-        row["diversity"] = round(diversity(grid) / max(self.real_diversity, 1e-9), 6)
-        row |= self.watch.mean_logits(self.adversaries, progress.seen)
-        if self.adversaries.policy.kind == "ada":
-            row |= {"p": round(self.adversaries.augmentation.p, 6), "r_t": row["real_sign"]}
-        progress.curve.append({"kimg": round(kimg, 3), **row})
-        progress.sums, progress.steps = dict.fromkeys(STATISTICS, 0.0), 0
+        grid = self.learner.draw_grid(GRID)
+        means = {key: value / progress.steps for key, value in progress.sums.items()}
+        row = self.learner.finish_row(means, progress.seen)
+        row["diversity"] = diversity(grid) / max(self.real_diversity, 1e-9)
+        if self._is_scored(kimg):
+            row |= self._score(kimg)
+        progress.curve.append({"kimg": round(kimg, 3), **{key: round(value, 6) for key, value in row.items()}})
+        progress.sums, progress.steps = {}, 0
         if self.world.leads:
             save_grid(grid, self.folder / "samples" / grid_name(kimg))
         for alert in find_alerts(progress.curve):
             if alert["kimg"] == progress.curve[-1]["kimg"]:
                 print(f"\nwarning at {kimg:g} kimg: {alert['alert']}: {alert['advice']}", flush=True)
 
+    def _is_scored(self, kimg: float) -> bool:
+        """Tell whether a score belongs to this tick: the first one after every whole interval."""
+        interval, tick = self.settings.score_kimg, self.settings.tick_kimg
+        return bool(self.scorer) and crossed(round(kimg * 1000), round(tick * 1000), interval) > 0
+
+    def _score(self, kimg: float) -> dict[str, float]:
+        """Score each average and keep the best snapshot; returns the scores by name."""
+        assert self.scorer is not None
+        scores = {}
+        for average in self.learner.averages:
+            score = self.scorer.score(self.learner, average)
+            scores[f"{self.scorer.name}{average}"] = score
+            if self.progress.best is None or score < self.progress.best["score"]:
+                self.progress.best = {"kimg": round(kimg, 3), "average": average, "score": score}
+                self.best = self.learner.average_tensors(average)
+        return scores
+
+    def _score_the_end(self) -> None:
+        """Let the last weights compete, too; not kept in a state, since a larger budget has no such score."""
+        budget = self.settings.budget_kimg
+        scored = self.progress.curve and self.progress.curve[-1]["kimg"] == budget and self._is_scored(budget)
+        if self.scorer and not scored:
+            self._score(budget)
+
     def save(self) -> None:
         """Write a resumable state of this moment."""
         self._check_losses()
         values = {key: value for key, value in vars(self.progress).items() if key != "seen"}
-        state: TrainingState = self.adversaries.export_state(self.progress.seen, {"progress": values})
+        state: TrainingState = self.learner.export_state(self.progress.seen, {"progress": values})
+        state.tensors |= {f"{BEST}{key}": tensor for key, tensor in self.best.items()}
         broken = [name for name, tensor in state.tensors.items() if not bool(torch.isfinite(tensor).all())]
         if broken:
             self._diverged(f"{broken[0]} is not finite")
         if self.world.leads:
             self.states.save(state)
-
-    def _pictures(self, positions: Any, seen: int) -> Tensor:
-        """Return this process's share of pictures in [-1, 1] on the device, mirrored where the policy says so."""
-        whole = torch.from_numpy(self.pixels[positions])
-        pixels = self.world.share(whole).to(self.adversaries.device)
-        pictures = (pixels.float() / 127.5 - 1).permute(0, 3, 1, 2)
-        if not self.adversaries.policy.mirror:
-            return pictures
-        random = random_source(self.settings.seed, "mirror", seen)
-        flip = self.world.share(torch.rand(len(whole), 1, 1, 1, generator=random) < 0.5)
-        return torch.where(flip.to(pictures.device), pictures.flip(3), pictures)
 
 
 def crossed(seen: int, batch: int, interval_kimg: float) -> int:

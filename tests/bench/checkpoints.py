@@ -37,11 +37,11 @@ def measure(kimg: int) -> list[tuple[str, float, float]]:
     """Return (what, seconds, CPU seconds): training between two checkpoints, one save, the ticks between them."""
     import torch
 
-    from stages.dataset import ImageDataset
     from stages.settings import load_settings
     from stages.storage import read_json
-    from stages.train.run import build_loop
     from stages.trainer.augmentation import Policy
+    from stages.trainer.job import Job
+    from stages.trainer.session import build_loop, learner_of
     from stages.trainer.world import World, open_accelerator
 
     settings = load_settings().model(MODEL)
@@ -49,7 +49,10 @@ def measure(kimg: int) -> list[tuple[str, float, float]]:
         torch.set_num_threads(settings.threads)
     world = World(open_accelerator(settings.precision))
     policy = Policy.read(read_json(Path("data/augment/policy.json")))
-    loop, _ = build_loop(settings, ImageDataset(Path("data/images"), "train"), policy, Path(".work/bench"), world)
+    images = Path("data/images")
+    job = Job(MODEL, f"models.{MODEL}", settings, images, images, policy, world)
+    opened = learner_of(settings.family)
+    loop = build_loop(job, opened(job), opened, Path(".work/bench"))
     trained, saved, ticked = [], [], []
     for number in progress(range(kimg), "training", kimg, "kimg"):
         steps = 1000 // settings.batch

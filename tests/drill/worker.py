@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.settings.models import ModelSettings, load_preset
+from stages.settings.models import DcganSettings, load_preset
 from stages.storage import sha256_file, sha256_tree, write_json
 from tests.drill.injection import CRASHED, Points
 from tests.stages.datasets import lay_out, normalize, png
@@ -32,9 +32,9 @@ class Ending:
     saved: int
 
 
-def settings() -> ModelSettings:
+def settings() -> DcganSettings:
     """Return the settings of the drilled training."""
-    return ModelSettings.model_validate(load_preset("dcgan") | TINY | PACE)
+    return DcganSettings.model_validate(load_preset("dcgan") | TINY | PACE)
 
 
 def prepare(folder: Path) -> Path:
@@ -89,8 +89,7 @@ def _tell(descriptor: int, **what: object) -> None:
 
 def _inject(points: Points, descriptor: int) -> None:
     """Make points of all that a training does, and report what it began from and what it has made sure of."""
-    from stages.train import results
-    from stages.trainer import adversarial, loop, state
+    from stages.trainer import adversarial, gan, loop, state
 
     resume, save = loop.TrainingLoop.resume, state.StateFolder.save
 
@@ -107,7 +106,7 @@ def _inject(points: Points, descriptor: int) -> None:
     setattr(state.StateFolder, "save", saved)  # noqa: B010
     for name in ("_discriminator_step", "_generator_step", "_agree", "export_state"):
         points.before(adversarial.Adversaries, name)
-    for module in (state, results):
+    for module in (state, gan):
         points.around_file(module, "save_file", lambda _tensors, path: Path(path))
     for name in ("_finish_tick", "save", "_check_losses"):
         points.before(loop.TrainingLoop, name)

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 
 from stages.errors import InputError
 from stages.settings import load_preset
-from stages.settings.models import ModelSettings
+from stages.settings.models import DcganSettings
 from stages.trainer.ada.control import Control
 from stages.trainer.adversarial import Adversaries
 from stages.trainer.augmentation import Augmentation, Policy
@@ -117,7 +117,7 @@ def test_a_policy_file_of_an_earlier_version_is_refused_by_name():
 
 def adversaries(policy: Policy, **changes: Any) -> Adversaries:
     small = {"latent": 8, "width": 4, "discriminator_width": 4, "batch": 8, "ema_half_life_kimg": 0.1, "threads": 1}
-    settings = ModelSettings(**{**load_preset("dcgan"), **small, **changes})
+    settings = DcganSettings(**{**load_preset("dcgan"), **small, **changes})
     config = {"resolution": 8, "channels": 3, "latent": 8, "width": 4, "discriminator_width": 4, "upsample": "nearest"}
     AcceleratorState._reset_state()  # accelerate keeps one precision per process
     accelerator = Accelerator(mixed_precision="no" if settings.precision == "fp32" else settings.precision, cpu=True)

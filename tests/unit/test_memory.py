@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stages.networks.dcgan import Discriminator, Generator
 from stages.ranks import free_port
-from stages.settings.models import ModelSettings, load_preset
+from stages.settings.models import DcganSettings, load_preset
 from stages.trainer.adversarial import Adversaries
 from stages.trainer.augmentation import Policy
 from stages.trainer.memory import FrozenMoments, checkpoint_layers
@@ -122,7 +122,7 @@ def normless(monkeypatch: pytest.MonkeyPatch) -> None:
 def trained(accumulation: int, checkpointing: bool) -> dict[str, Tensor]:
     """Return the state after three steps, in so many parts each."""
     preset = load_preset("dcgan") | {"latent": 16, "batch": 8, "accumulation": accumulation, "r1_gamma": 1.0}
-    settings = ModelSettings.model_validate(preset | {"checkpointing": checkpointing})
+    settings = DcganSettings.model_validate(preset | {"checkpointing": checkpointing})
     settings = settings.model_copy(update={"family": "normless"})
     adversaries = Adversaries({}, settings, NONE, World(Accelerator(cpu=True)))
     for step in range(3):

@@ -12,6 +12,7 @@ from stages.evaluate.conditioning import Conditioned, wanted_labels
 from stages.evaluate.plain.folder_pictures import COLOUR, Folder, open_folder, shown
 from stages.generators.interface import Generator
 from stages.generators.noise import RECIPE
+from stages.storage import read_json
 
 if TYPE_CHECKING:  # torch is imported once arguments and files are known to be good
     from stages.dataset import ImageDataset
@@ -88,7 +89,8 @@ def find_source(text: str) -> Place:
 def _find_weights(path: Path) -> Path | None:
     """Return the weights folder that a path is or holds."""
     for weights in (path, path / "training" / "weights"):
-        if (weights / "generator.safetensors").is_file() and (weights / "config.json").is_file():
+        config = weights / "config.json"
+        if config.is_file() and "family" in read_json(config):
             return weights
     return None
 

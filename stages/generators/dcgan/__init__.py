@@ -39,7 +39,7 @@ def load(weights: Path, config: dict[str, Any]) -> DcganGenerator:
     return DcganGenerator(network, config)
 
 
-def untrained(config: dict[str, Any], seed: int = 0) -> DcganGenerator:
+def untrained(config: dict[str, Any], seed: int, weights: Path) -> DcganGenerator:
     """Return the same architecture with fresh weights, the baseline that training must beat."""
     torch.manual_seed(seed)
     return DcganGenerator(build_generator(config), config)

@@ -8,46 +8,35 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import nn
-
-from stages.storage import sha256_file, sha256_json, whole_folder, write_json
-from stages.train.adoption import read_lineage
+from stages.storage import sha256_json, whole_folder, write_json
+from stages.trainer.adoption import read_lineage
 from stages.trainer.fingerprint import Fingerprint
 from stages.trainer.health import find_alerts
-from stages.trainer.loop import TrainingLoop, grid_name, save_grid
+from stages.trainer.loop import GRID, TrainingLoop, grid_name, save_grid
 
 LIBRARIES = ("torch", "numpy", "accelerate", "safetensors")
 
 
-def write_results(
-    name: str, loop: TrainingLoop, config: dict[str, Any], fingerprint: Fingerprint, training: Path, started: float
-) -> None:
+def write_results(name: str, loop: TrainingLoop, fingerprint: Fingerprint, training: Path, started: float) -> None:
     """Write models/NAME/training whole: equal trainings give equal weights, samples and curve; the record has times."""
     with whole_folder(training) as folder:
-        write_weights(folder / "weights", loop, config, fingerprint)
+        write_weights(folder / "weights", loop, fingerprint)
         write_samples(folder / "samples", loop)
         write_json(folder / "curve.json", loop.progress.curve)
         write_json(folder / "record.json", build_record(name, loop, fingerprint, started))
     print(f"{name}: {loop.progress.seen / 1000:.1f} kimg, weights in {training / 'weights'}")
 
 
-def write_weights(folder: Path, loop: TrainingLoop, config: dict[str, Any], fingerprint: Fingerprint) -> None:
-    """Write the averaged generator and the discriminator as safetensors, with the config that rebuilds them."""
+def write_weights(folder: Path, loop: TrainingLoop, fingerprint: Fingerprint) -> None:
+    """Write the networks, those of the best snapshot where scores were taken, with the config that rebuilds them."""
     folder.mkdir()
-    _save(loop.adversaries.average, folder / "generator.safetensors")
-    _save(loop.adversaries.discriminator, folder / "discriminator.safetensors")
     identity = {
-        "weights": sha256_file(folder / "generator.safetensors"),
+        "weights": loop.learner.write_weights(folder, loop.best),
         "dataset": fingerprint.dataset,
         "settings": sha256_json(fingerprint.settings),
         "fingerprint": fingerprint.digest,
     }
-    write_json(folder / "config.json", {**config, "identity": identity})
-
-
-def _save(network: nn.Module, path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
+    write_json(folder / "config.json", {**loop.learner.config, "identity": identity})
 
 
 def write_samples(folder: Path, loop: TrainingLoop) -> None:
@@ -58,7 +47,7 @@ def write_samples(folder: Path, loop: TrainingLoop) -> None:
         if row["kimg"] < budget:
             name = grid_name(row["kimg"])
             shutil.copyfile(loop.folder / "samples" / name, folder / name)
-    save_grid(loop.adversaries.draw(loop.grid_latent), folder / grid_name(budget))
+    save_grid(loop.learner.draw_grid(GRID), folder / grid_name(budget))
 
 
 def build_record(name: str, loop: TrainingLoop, fingerprint: Fingerprint, started: float) -> dict[str, Any]:
@@ -72,12 +61,14 @@ def build_record(name: str, loop: TrainingLoop, fingerprint: Fingerprint, starte
         "seconds": round(progress.seconds, 2),
         "cpu_seconds": round(progress.cpu_seconds, 2),
         "pictures_per_second": round(progress.seen / max(progress.seconds, 1e-9), 2),
-        "device": loop.adversaries.device.type,
+        "device": loop.learner.device.type,
         "machines": progress.machines,
         "git_commit": commit,
         "git_dirty": dirty,
         "alerts": find_alerts(progress.curve),
+        "best": progress.best,
         "settings": loop.settings.model_dump(),
+        **loop.learner.about(),
         "policy": fingerprint.policy,
         "dataset": fingerprint.dataset,
         "lineage": read_lineage(loop.folder),

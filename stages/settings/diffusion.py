@@ -1,0 +1,106 @@
+"""Settings of diffusion models: denoiser, noise, condition, sampling."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from stages.errors import InputError
+from stages.settings.base import Count, Positive, Share, Strict
+from stages.settings.models import TrainingSettings
+
+SAMPLERS = {
+    "epsilon": ("ddpm", "ddim", "dpm++", "euler", "heun"),
+    "v": ("ddpm", "ddim", "dpm++", "euler", "heun"),
+    "flow": ("flow_euler",),
+}
+GROUP = 8  # channels are cut into groups for normalisation; widths must be multiples of it
+
+
+class TextSettings(Strict):
+    """What captions and prompts are read by: `minilm`, or a folder in transformers format; `length` tokens at most."""
+
+    encoder: str = "minilm"
+    length: Annotated[int, Field(ge=4, le=512)] = 24
+    prompts: list[str] = []  # drawn at every tick, each over some columns of the grid; none: captions of the data
+    negative: str = ""  # what guidance leads away from
+
+
+class DiffusionSettings(TrainingSettings):
+    """A diffusion model: a denoiser, how noise is added, what it is told, and how it is sampled.
+
+    `unet` is diffusers' UNet2DModel, with text UNet2DConditionModel; `dit` is DiTTransformer2DModel, which always has
+    classes (one where the condition is none).
+    """
+
+    family: Literal["diffusion"]
+    denoiser: Literal["unet", "dit"]
+    widths: list[Count] = [64, 128]  # of the U-Net, from the full resolution down
+    layers: Count = 1  # residual blocks per level of the U-Net, blocks of the DiT
+    attention: list[bool] = [False, True]  # per level of the U-Net
+    head_width: Count = 32  # channels of an attention head
+    heads: Count = 4  # of the DiT
+    patch: Count = 2  # of the DiT
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    prediction: Literal["epsilon", "v", "flow"]
+    schedule: Literal["linear", "scaled_linear", "cosine"] = "linear"
+    zero_terminal_snr: bool = False
+    weighting: Literal["uniform", "min_snr_5"] = "uniform"
+    timesteps: Literal["uniform", "logit_normal"] = "uniform"
+    condition: Literal["none", "class", "text"] = "none"
+    condition_dropout: Share = 0.1  # how often the condition is hidden, for guidance (Ho 2022)
+    text: TextSettings = TextSettings()
+    lr: Positive
+    warmup_kimg: Annotated[float, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0
+    clip: Annotated[float, Field(ge=0)] = 1.0  # largest norm of the gradient; 0: any
+    ema_also_kimg: list[Positive] = []  # half-lives of further averages; the one with the best score is kept
+    compile: bool = False
+    sampler: Literal["ddpm", "ddim", "dpm++", "euler", "heun", "flow_euler"]
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    guidance: Annotated[float, Field(ge=0, le=100)] = 1.0
+
+    @field_validator("widths")
+    @classmethod
+    def _whole_groups(cls, value: list[int]) -> list[int]:
+        if not value or any(width % GROUP for width in value):
+            raise ValueError(f"expected multiples of {GROUP}, at least one")
+        return value
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "DiffusionSettings":
+        if self.sampler not in SAMPLERS[self.prediction]:
+            raise ValueError(
+                f"sampler is {self.sampler}, but prediction {self.prediction} is sampled by "
+                f"{', '.join(SAMPLERS[self.prediction])}"
+            )
+        if self.zero_terminal_snr and self.prediction != "v":
+            raise ValueError(f"zero_terminal_snr needs prediction v, not {self.prediction} (Lin 2023)")
+        if self.zero_terminal_snr and self.sampler == "heun":
+            raise ValueError("zero_terminal_snr cannot be sampled by heun; use ddim, dpm++, euler or ddpm")
+        if len(self.attention) != len(self.widths):
+            raise ValueError(f"attention has {len(self.attention)} levels, widths has {len(self.widths)}")
+        if self.guidance != 1 and (self.condition == "none" or not self.condition_dropout):
+            raise ValueError(f"guidance is {self.guidance}, which needs a condition and condition_dropout above 0")
+        if self.denoiser == "dit" and self.condition == "text":
+            raise ValueError("denoiser dit takes condition none or class; for text use unet")
+        if len(self.half_lives_kimg) > 1 and not self.score_kimg:
+            raise ValueError("ema_also_kimg needs score_kimg: the average with the best score is kept")
+        return self
+
+    @property
+    def half_lives_kimg(self) -> tuple[float, ...]:
+        """The half-lives of all averages, the first being the one that is drawn while training."""
+        return (self.ema_half_life_kimg, *self.ema_also_kimg)
+
+    def check_size(self, where: str, side: int) -> None:
+        """Refuse pictures or latents whose side the denoiser cannot halve, or cut into patches, as often as it does.
+
+        Raises:
+            InputError: the side and the multiple that is expected.
+        """
+        multiple = 2 ** (len(self.widths) - 1) if self.denoiser == "unet" else self.patch
+        if side % multiple or side < multiple:
+            what = f"{len(self.widths)} widths" if self.denoiser == "unet" else f"patch {self.patch}"
+            raise InputError(
+                f"{where} has {what}, but its pictures or latents are {side} wide, no multiple of {multiple}"
+            )
