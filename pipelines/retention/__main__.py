@@ -15,7 +15,7 @@ from pipelines.lifecycle import LOCK
 from pipelines.publish import PUBLISHED, tracking_uri, without_secrets
 from pipelines.retention.cache import find_unused
 from pipelines.retention.leftovers import find_leftovers
-from pipelines.retention.states import TRAIN, find_states, has_states
+from pipelines.retention.states import TRAIN, autoencoder_states, find_states, has_states
 from pipelines.retention.superseded import Finding, in_bytes
 from pipelines.retention.workspaces import other_workspaces
 from stages.errors import InputError, StageError
@@ -47,7 +47,7 @@ def clean(choice: Choice) -> int:
         raise InputError(f"{Path.cwd()} holds no dvc.yaml; run in the project's folder")
     settings = load_settings()
     with stage_lock(LOCK), stage_lock(BACKUP_LOCK):
-        findings, failures = find_all(list(settings.select), choice)
+        findings, failures = find_all([*settings.select, *map(autoencoder_states, settings.encode)], choice)
         show(findings)
         if any(finding.items for finding in findings) and wanted(choice.yes):
             failures += drop_all(findings)

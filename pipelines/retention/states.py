@@ -15,6 +15,12 @@ from stages.storage import read_json
 
 TRAIN = WORK / "train"
 MODELS = Path("models")
+AUTOENCODER = "autoencoder-"  # before an autoencoder's name, in the folder of its states
+
+
+def autoencoder_states(name: str) -> str:
+    """Return the name under which the states of an autoencoder lie beside those of models."""
+    return f"{AUTOENCODER}{name}"
 
 
 def find_states(selected: Collection[str], protected: Collection[str]) -> Finding:
@@ -54,8 +60,16 @@ def judge(folder: Path, selected: bool, protected: Collection[str]) -> tuple[str
 
 
 def _read_record(name: str) -> dict[str, Any]:
-    path = MODELS / name / "training" / "record.json"
-    return dict(read_json(path, f"run `dvc checkout` or `dvc repro train@{name}`")) if path.exists() else {}
+    folder = MODELS / "autoencoders" / name.removeprefix(AUTOENCODER) if name.startswith(AUTOENCODER) else MODELS / name
+    path = folder / "training" / "record.json"
+    return dict(read_json(path, f"run `dvc checkout` or `dvc repro {_stage_of(name)}`")) if path.exists() else {}
+
+
+def _stage_of(name: str) -> str:
+    """Return the stage that trains, and locks, what lies under a name."""
+    if name.startswith(AUTOENCODER):
+        return f"autoencoder@{name.removeprefix(AUTOENCODER)}"
+    return f"train@{name}"
 
 
 def _heir_without_states(folder: Path, record: dict[str, Any]) -> str | None:
@@ -95,7 +109,7 @@ def _superseded(folder: Path, reason: str) -> Superseded:
 def drop_states(folder: Path, unchanged_since: float) -> str | None:
     """Remove a training's states, or say why they stay: it is being trained, or was since they were looked at."""
     try:
-        with stage_lock(f"train@{folder.parent.name}"):
+        with stage_lock(_stage_of(folder.parent.name)):
             if newest_change(folder) > unchanged_since:
                 return f"{folder} stays: it was written to meanwhile"
             shutil.rmtree(folder)

@@ -1,11 +1,12 @@
 """Traces a generator's network to ONNX with a batch of any size."""
 
 import contextlib
+import inspect
 import io
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.errors import GateError
 from stages.generators.interface import TorchGenerator
@@ -13,6 +14,7 @@ from stages.generators.onnx_metadata import OUTPUT
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
 BATCH = "batch"
 EXAMPLE_BATCH = 3  # not 1, which tracing takes for a constant, and no size that a network is likely to hold
@@ -27,18 +29,19 @@ def trace(generator: TorchGenerator, opset: int) -> "onnx.ModelProto":
     import torch
 
     examples = {name: torch.from_numpy(value) for name, value in generator.export_inputs(EXAMPLE_BATCH).items()}
-    batch = torch.export.Dim(BATCH, min=1)
+    network = generator.export_network().cpu().eval()  # the CPU has no TF32, which would change folded constants
+    free = [{0: torch.export.Dim(BATCH, min=1)}] * len(examples)
     with quiet() as noise:
         try:
             program = torch.onnx.export(
-                generator.export_network().cpu().eval(),  # the CPU has no TF32, which would change constants that are folded
+                network,
                 tuple(examples.values()),
                 dynamo=True,
                 opset_version=opset,
                 external_data=False,
                 input_names=list(examples),
                 output_names=[OUTPUT],
-                dynamic_shapes=tuple({0: batch} for _ in examples),
+                dynamic_shapes=as_forward_takes(network, free),
                 verbose=False,
             )
         except Exception as error:
@@ -51,6 +54,13 @@ def trace(generator: TorchGenerator, opset: int) -> "onnx.ModelProto":
         raise GateError(f"torch exported nothing for family {generator.capabilities.family}")
     model: onnx.ModelProto = program.model_proto
     return model
+
+
+def as_forward_takes(network: "nn.Module", shapes: list[dict[int, Any]]) -> tuple[Any, ...]:
+    """Return one entry for each parameter of `forward`, which has those of a `*` parameter together in a tuple."""
+    parameters = inspect.signature(network.forward).parameters.values()
+    named = sum(parameter.kind is not inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
+    return (*shapes[:named], tuple(shapes[named:])) if named < len(parameters) else tuple(shapes)
 
 
 def root_cause(error: BaseException) -> str:

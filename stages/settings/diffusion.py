@@ -13,6 +13,7 @@ SAMPLERS = {
     "v": ("ddpm", "ddim", "dpm++", "euler", "heun"),
     "flow": ("flow_euler",),
 }
+TRAIN_STEPS = 1000  # timesteps of the forward process
 GROUP = 8  # channels are cut into groups for normalisation; widths must be multiples of it
 
 
@@ -67,7 +68,7 @@ class DiffusionSettings(TrainingSettings):
         return value
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> "DiffusionSettings":
+    def _sampling_fits(self) -> "DiffusionSettings":
         if self.sampler not in SAMPLERS[self.prediction]:
             raise ValueError(
                 f"sampler is {self.sampler}, but prediction {self.prediction} is sampled by "
@@ -75,10 +76,24 @@ class DiffusionSettings(TrainingSettings):
             )
         if self.zero_terminal_snr and self.prediction != "v":
             raise ValueError(f"zero_terminal_snr needs prediction v, not {self.prediction} (Lin 2023)")
-        if self.zero_terminal_snr and self.sampler == "heun":
-            raise ValueError("zero_terminal_snr cannot be sampled by heun; use ddim, dpm++, euler or ddpm")
+        if self.sampler == "heun" and (self.zero_terminal_snr or self.schedule == "cosine"):
+            cause = "zero_terminal_snr" if self.zero_terminal_snr else "schedule cosine"
+            raise ValueError(f"{cause} cannot be sampled by heun; use ddim, dpm++, euler or ddpm")
+        if self.sampler in ("ddpm", "ddim") and TRAIN_STEPS % self.steps:
+            lower, upper = _divisors_around(self.steps)
+            raise ValueError(
+                f"steps is {self.steps}, but sampler {self.sampler} needs a divisor of {TRAIN_STEPS} such as "
+                f"{lower} or {upper}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _network_fits(self) -> "DiffusionSettings":
         if len(self.attention) != len(self.widths):
             raise ValueError(f"attention has {len(self.attention)} levels, widths has {len(self.widths)}")
+        narrow = [width for width in self._attending() if width < self.head_width]
+        if narrow:
+            raise ValueError(f"head_width is {self.head_width}, wider than a level with attention: {narrow[0]} channels")
         if self.guidance != 1 and (self.condition == "none" or not self.condition_dropout):
             raise ValueError(f"guidance is {self.guidance}, which needs a condition and condition_dropout above 0")
         if self.denoiser == "dit" and self.condition == "text":
@@ -86,6 +101,12 @@ class DiffusionSettings(TrainingSettings):
         if len(self.half_lives_kimg) > 1 and not self.score_kimg:
             raise ValueError("ema_also_kimg needs score_kimg: the average with the best score is kept")
         return self
+
+    def _attending(self) -> list[int]:
+        """Return the widths at which UNet2DModel attends; its middle, as wide as the last level, does if any does."""
+        if self.denoiser != "unet" or self.condition == "text" or not any(self.attention):
+            return []
+        return [width for width, attends in zip(self.widths, self.attention, strict=True) if attends] + self.widths[-1:]
 
     @property
     def half_lives_kimg(self) -> tuple[float, ...]:
@@ -104,3 +125,8 @@ class DiffusionSettings(TrainingSettings):
             raise InputError(
                 f"{where} has {what}, but its pictures or latents are {side} wide, no multiple of {multiple}"
             )
+
+
+def _divisors_around(steps: int) -> tuple[int, int]:
+    divisors = [number for number in range(1, TRAIN_STEPS + 1) if TRAIN_STEPS % number == 0]
+    return max(n for n in divisors if n < steps), min(n for n in divisors if n > steps)

@@ -55,10 +55,14 @@ class EvaluateSettings(Strict):
 
 
 class ExportSettings(Strict):
-    """The ONNX file: opset and the largest absolute difference to torch that is allowed."""
+    """The ONNX file: opset and the largest absolute difference to torch that is allowed.
+
+    `sampled_tolerance` is that of models that draw in steps, each of which carries the rounding of those before it.
+    """
 
     opset: Annotated[int, Field(ge=18, le=22)]
     tolerance: Positive
+    sampled_tolerance: Positive = 0.01
 
 
 class BenchmarkSettings(Strict):

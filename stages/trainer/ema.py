@@ -32,8 +32,9 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     """
     mine = [*average.parameters(), *average.buffers()]
     theirs = [*network.parameters(), *network.buffers()]
-    for old, new in zip(mine, theirs, strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, 1 - decay)
-        else:
+    pairs = list(zip(mine, theirs, strict=True))
+    floats = [(old, new) for old, new in pairs if old.is_floating_point()]
+    torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - decay)  # all of them in one call
+    for old, new in pairs:
+        if not old.is_floating_point():
             old.copy_(new)

@@ -20,7 +20,9 @@ def load(tmp_path: Path, change) -> None:
 
 def test_the_projects_own_settings_are_valid():
     settings = load_settings(ROOT / "params.yaml")
-    assert len(settings.select) == 2
+    assert list(settings.select) == ["dcgan", "dcgan_nearest", "ldm"]
+    assert settings.encode == ["kl"]
+    assert settings.autoencoder("kl").factor == 4
     model = settings.model("dcgan_nearest")
     assert model.upsample == "nearest"
     assert model.beta1 == load_preset("dcgan")["beta1"] == 0.5
@@ -45,7 +47,7 @@ def test_the_projects_own_settings_are_valid():
         ),
         (lambda p: p["select"]["dcgan"].update(preset="stylegan9"), ("preset is stylegan9", "allowed: dcgan")),
         (lambda p: p["select"]["dcgan"].update(family="ldm"), ("family is ldm", "preset dcgan is of family dcgan")),
-        (lambda p: p["select"]["dcgan"].update(data="latents/kl"), ("data is latents/kl", "allowed")),
+        (lambda p: p["select"]["dcgan"].update(data="latents/kl"), ("encode is []", "latents of ['kl']")),
         (lambda p: p["models"]["dcgan"].update(batch=1), ("models.dcgan.batch is 1", "greater than or equal to 2")),
         (lambda p: p["models"]["dcgan"].update(lr=1), ("models.dcgan.lr: unknown setting", "generator_lr")),
         (lambda p: p["models"]["dcgan"].update(objective="magic"), ("objective is 'magic'", "'hinge'")),

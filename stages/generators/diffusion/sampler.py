@@ -114,7 +114,7 @@ class Sampler(nn.Module):
             predicted: Tensor = self.denoiser(sample, timestep, *condition)
             return predicted
         both = self.denoiser(torch.cat([sample, sample]), torch.cat([timestep, timestep]), *condition)
-        without, told = both.chunk(2)
+        without, told = both[: len(sample)], both[len(sample) :]  # chunk would fix the batch in an exported graph
         return without + guidance * (told - without)
 
 

@@ -12,6 +12,7 @@ from stages.dataset import ImageDataset
 from stages.generators.diffusion.generator import DiffusionGenerator, schedule_of
 from stages.generators.diffusion.layout import write_pipeline
 from stages.generators.diffusion.sampler import Decoder
+from stages.generators.diffusion.sampling import trace
 from stages.generators.interface import Request
 from stages.generators.noise import latents
 from stages.networks.diffusion import Denoiser, build_denoiser
@@ -24,7 +25,7 @@ from stages.trainer.denoising.source import data_hash, open_source
 from stages.trainer.ema import ema_decay, start_average, update_average
 from stages.trainer.job import Job
 from stages.trainer.learner import Learner
-from stages.trainer.order import random_source
+from stages.trainer.order import derive_seed, random_source
 from stages.trainer.state import TrainingState, flatten_optimizer, unflatten_optimizer
 
 __all__ = ["CODE", "DenoisingLearner", "data_hash", "obeyed", "open_learner"]
@@ -57,6 +58,7 @@ class DenoisingLearner(Learner):
         self.conditions: Conditions = open_conditions(job.where, settings, self.images, self.device)
         self.config = self._config()
         self.process = Process(schedule_of(self.config), settings.timesteps, settings.weighting)
+        trace(self.process.schedule, settings.sampler, settings.steps)  # what cannot be drawn later is refused now
         torch.manual_seed(settings.seed)  # initial weights are drawn on the CPU: the same on every device
         self.denoiser: Denoiser = build_denoiser(self.config).to(self.device)
         if settings.checkpointing:
@@ -69,6 +71,7 @@ class DenoisingLearner(Learner):
             settings.lr,
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
+            fused=True,  # one pass over each weight: a third of the time of torch's default on the CPU
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.decoder = Decoder(self.source.autoencoder).to(self.device).eval().requires_grad_(False)
@@ -88,6 +91,8 @@ class DenoisingLearner(Learner):
         clean = self.source.samples(positions, seen)
         noise, timesteps, hidden = (self.world.share(t) for t in self._draw(len(positions), seen))
         told = self.conditions.rows(self.world.share(torch.from_numpy(positions)), hidden)
+        if self.settings.dropout:  # its draws are torch's global ones: a step must not depend on those before it
+            torch.manual_seed(derive_seed(self.settings.seed, "dropout", seen, self.world.rank))
         whole = (clean, noise.to(self.device), timesteps, *told)
         parts = zip(*(tensor.chunk(self.settings.accumulation) for tensor in whole), strict=True)
         errors = [self._add_gradient(*part) for part in parts]
