@@ -1,58 +1,129 @@
-"""Which classes a conditional generator is asked for."""
+"""Which classes or prompts a conditional generator is asked for."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stages.errors import InputError
-from stages.generators.interface import Generator, Request
+from stages.generators.interface import ANYTHING, Asked, Capabilities, Generator, Request
 from stages.generators.noise import latents
 
 if TYPE_CHECKING:  # torch is imported once arguments and files are known to be good
     from stages.metrics.features import PictureSet
 
+NO_CAPTIONS = "the reference has no captions: the model draws the empty prompt"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is asked for picture by picture: labels int64 (N,), N prompts, or neither (None) of a plain generator."""
+
+    labels: np.ndarray | None = None
+    prompts: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        """Return N, 0 of a plain generator."""
+        return len(self.prompts or ()) if self.labels is None else len(self.labels)
+
+    def take(self, positions: Sequence[int] | np.ndarray) -> "Conditions":
+        """Return those at these positions, any number of times each."""
+        labels = None if self.labels is None else self.labels[np.asarray(positions, np.int64)]
+        prompts = None if self.prompts is None else tuple(self.prompts[position] for position in positions)
+        return Conditions(labels, prompts)
+
+    def request(self, latent: np.ndarray, asked: Asked = ANYTHING) -> Request:
+        """Return the request of as many latents, with the negative prompt and guidance of `asked`."""
+        extra = {} if self.labels is None else {"label": self.labels}
+        return Request(latent, extra, self.prompts or (), asked.negative, asked.guidance)
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """Return `count` positions below `total` in ascending order, evenly apart; they repeat where there are fewer."""
+    return [number * total // count for number in range(count)]
+
+
+def conditions_in_turn(capabilities: Capabilities, count: int, captions: Sequence[str] = ()) -> Conditions:
+    """Return classes one after the other, or captions evenly apart (the empty prompt where there are none)."""
+    names = capabilities.class_names
+    prompts = tuple(captions[position] for position in evenly(len(captions), count)) if captions else ("",) * count
+    return Conditions(
+        np.arange(count, dtype=np.int64) % len(names) if names else None, prompts if capabilities.prompt else None
+    )
+
+
+def captions_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the captions of a data set's rows, of those that have one."""
+    return [row["caption"] for row in rows if (row.get("caption") or "").strip()]
+
 
 class Conditioned(Generator):
-    """A conditional generator that draws a wanted class for each seed: `labels[i]` for seed `first + i`."""
+    """A conditional generator that draws a wanted class or prompt for each seed: number i for seed `first + i`."""
 
-    def __init__(self, generator: Generator, first: int, labels: np.ndarray) -> None:
-        self.generator, self.first, self.labels = generator, first, labels
+    def __init__(
+        self, generator: Generator, first: int, labels: np.ndarray | None = None, prompts: tuple[str, ...] | None = None
+    ) -> None:
+        self.generator, self.first, self.conditions = generator, first, Conditions(labels, prompts)
         self.capabilities, self.identity = generator.capabilities, generator.identity
 
     def generate(self, request: Request) -> np.ndarray:
         """Draw pictures, float32, shape (N, C, H, W), in [-1, 1]."""
         return self.generator.generate(request)
 
-    def draw(self, seeds: range, batch: int = 64) -> Iterator[np.ndarray]:
-        """Draw the pictures of these seeds in batches, each of the class that is wanted for its seed."""
+    def draw(self, seeds: range, batch: int = 64, asked: Asked = ANYTHING) -> Iterator[np.ndarray]:
+        """Draw the pictures of these seeds in batches, each of what is wanted for its seed.
+
+        Of `asked` the negative prompt and guidance count.
+        """
+        asked.check(self.capabilities)
         for start in range(0, len(seeds), batch):
             part = seeds[start : start + batch]
-            labels = self.labels[part.start - self.first : part.stop - self.first]
-            yield self.generate(Request(latents(part, self.capabilities.latent_shape), {"label": labels}))
+            wanted = self.conditions.take(range(part.start - self.first, part.stop - self.first))
+            yield self.generate(wanted.request(latents(part, self.capabilities.latent_shape), asked))
+
+    def resampled(self, steps: int | None, sampler: str | None) -> "Conditioned":
+        """Return the same with another number of sampling steps, or another sampler."""
+        again = self.generator.resampled(steps, sampler)
+        return Conditioned(again, self.first, self.conditions.labels, self.conditions.prompts)
 
 
 def conditioned(
-    generator: Generator, seeds: range, reference: "PictureSet", seed: int
+    generator: Generator, seeds: range, reference: "PictureSet", seed: int, captions: Sequence[str] = ()
 ) -> tuple[Generator, np.ndarray | None, list[str]]:
-    """Return a generator that draws the reference's classes in its proportions, the class of each seed, and notes.
+    """Return a generator that draws what the reference shows, the class of each seed, and notes.
 
-    Classes are positions in the reference's class names, -1 where it lacks the class. A generator without classes is
-    returned as it is, with None.
+    Classes are drawn in the reference's proportions; they are positions in its class names, -1 where it lacks the
+    class, and None of a generator without classes. One that takes prompts draws the captions, each once before any
+    repeats. A generator that takes neither is returned as it is.
     """
-    names = generator.capabilities.class_names
-    if not names:
+    takes = generator.capabilities
+    if not takes.class_names and not takes.prompt:
         return generator, None, []
-    labels, notes = wanted_labels(names, reference, len(seeds), seed)
-    return Conditioned(generator, seeds.start, labels), labels_by(reference.class_names, names, labels), notes
+    labels, prompts, told, notes = None, None, None, list[str]()
+    if takes.class_names:
+        labels, notes = wanted_labels(takes.class_names, reference, len(seeds), seed)
+        told = labels_by(reference.class_names, takes.class_names, labels)
+    if takes.prompt:
+        prompts, found = wanted_prompts(captions, len(seeds), seed)
+        notes = notes + found
+    return Conditioned(generator, seeds.start, labels, prompts), told, notes
 
 
-def in_turn(generator: Generator, seeds: range) -> Generator:
-    """Return a generator that draws its classes one after the other; one without classes as it is."""
-    names = generator.capabilities.class_names
-    if not names:
+def in_turn(generator: Generator, seeds: range, captions: Sequence[str] = ()) -> Generator:
+    """Return a generator that draws its classes one after the other, or captions evenly apart; a plain one as it is."""
+    found = conditions_in_turn(generator.capabilities, len(seeds), captions)
+    if found.labels is None and found.prompts is None:
         return generator
-    return Conditioned(generator, seeds.start, np.arange(len(seeds), dtype=np.int64) % len(names))
+    return Conditioned(generator, seeds.start, found.labels, found.prompts)
+
+
+def wanted_prompts(captions: Sequence[str], count: int, seed: int) -> tuple[tuple[str, ...], list[str]]:
+    """Return a prompt for each picture, captions in an order shuffled by seed, all before any repeats; and notes."""
+    if not captions:
+        return ("",) * count, [NO_CAPTIONS]
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(captions))
+    return tuple(captions[order[number % len(order)]] for number in range(count)), []
 
 
 def wanted_labels(

@@ -1,16 +1,17 @@
 """Scores of one generator in each feature network, with intervals, beside floor, baselines and the training split."""
 
 import hashlib
+import itertools
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from stages.evaluate import picture_sets
-from stages.evaluate.conditioning import conditioned
+from stages.evaluate.conditioning import captions_of, conditioned
 from stages.evaluate.inputs import Inputs, Pictures, labels_of
 from stages.generators.interface import Generator, TorchGenerator
 from stages.generators.loading import load_untrained
@@ -30,6 +31,7 @@ from stages.settings import EvaluateSettings
 
 BASELINES = ("untrained", "colour_histogram")
 DOMAIN = "domain"
+HELD_BYTES = 1 << 28  # of pictures that are slow to draw, which are then drawn once
 
 AnyNetwork = FeatureNetwork | DomainNetwork
 
@@ -118,8 +120,10 @@ def gather(
     train = picture_sets.split_set("train", pictures.train, dataset, "train", batch)
     untrained = load_untrained(inputs.weights, seed)
     untrained.network.to(device)
-    unlearned, _, _ = conditioned(untrained, seeds, train, seed)
-    drawing, labels, notes = conditioned(generator, seeds, train, seed)
+    unlearned, _, _ = asked_for_the_data(settings, pictures, untrained)
+    drawing, labels, notes = asked_for_the_data(settings, pictures, generator)
+    drawn = picture_sets.generated_set(inputs.model, drawing, seeds, batch)
+    size = settings.count * generator.capabilities.channels * generator.capabilities.resolution**2
     colours = picture_sets.colour_histogram_set(pictures.train, settings.count, seed, batch)
     sets = {
         "holdout": picture_sets.split_set("hold-out", pictures.holdout, dataset, "holdout", batch),
@@ -127,10 +131,34 @@ def gather(
         "colour_histogram": picture_sets.keep(colours, dataset=dataset, seed=seed),
         "untrained": picture_sets.keep(picture_sets.generated_set("untrained", unlearned, seeds, batch), seed=seed),
         "scores": picture_sets.labelled(
-            picture_sets.generated_set(inputs.model, drawing, seeds, batch), labels, pictures.class_names
+            held(drawn) if generator.capabilities.steps and size <= HELD_BYTES else drawn, labels, pictures.class_names
         ),
     }
     return sets, notes
+
+
+def asked_for_the_data(
+    settings: EvaluateSettings, pictures: Pictures, generator: Generator
+) -> tuple[Generator, np.ndarray | None, list[str]]:
+    """Return what `conditioned` does for the train split's classes and the captions of the hold-out."""
+    train = picture_sets.split_set("train", pictures.train, "", "train", settings.batch)
+    captions = captions_of(pictures.holdout.rows)
+    return conditioned(generator, picture_sets.seeds(settings), train, settings.seed, captions)
+
+
+def held(pictures: PictureSet) -> PictureSet:
+    """Return the same set, each batch of which is made once and then kept in memory."""
+    source, kept = pictures.batches(), list[np.ndarray]()
+
+    def batches() -> Iterator[np.ndarray]:
+        for number in itertools.count():
+            if number == len(kept):
+                if (batch := next(source, None)) is None:
+                    return
+                kept.append(batch)
+            yield kept[number]
+
+    return replace(pictures, batches=batches)
 
 
 def add_scores(

@@ -10,8 +10,8 @@ from stages.process import prepare_environment
 INTERRUPTED = 143
 
 
-def parse() -> argparse.Namespace:
-    """Parse the command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command line."""
     parser = argparse.ArgumentParser(prog="python -m stages.generators", description=__doc__)
     parser.add_argument("--model", required=True, help="a model's name under models/, or a file that ends in .onnx")
     parser.add_argument("--seed", type=int, default=0, help="the first picture's seed, 0 or more (default: 0)")
@@ -22,27 +22,45 @@ def parse() -> argparse.Namespace:
         required=True,
         help="FILE.png, .webp or .jpg: the picture, or a sheet of several; else a folder for seed-000000.png and on",
     )
-    return parser.parse_args()
+    _add_conditions(parser)
+    return parser
+
+
+def _add_conditions(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is drawn, where the model takes it; without it the model's own default")
+    group.add_argument(
+        "--label", metavar="CLASS", help="a class by its name or its number from 0 (default: all classes in turn)"
+    )
+    group.add_argument("--prompt", metavar="TEXT", help="what the pictures should show (default: the empty prompt)")
+    group.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
+    group.add_argument(
+        "--guidance", type=float, metavar="G", help="how strongly to follow class or prompt; 1: not"
+    )
+    group.add_argument("--steps", type=int, metavar="N", help="sampling steps; fixed in an ONNX file")
+    group.add_argument("--sampler", metavar="NAME", help="such as ddim, dpm++, euler; fixed in an ONNX file")
 
 
 def main() -> int:
     """Draw and return the exit code of the design: 0, or 2 to 4 with one line on stderr."""
-    arguments = parse()
+    given = build_parser().parse_args()
     prepare_environment()
     try:
-        from stages.generators.drawing import check_request, draw
+        from stages.generators.drawing import Wishes, check_request, draw
         from stages.generators.loading import open_generator
 
-        check_request(arguments.seed, arguments.count, arguments.out)
-        draw(open_generator(arguments.model), arguments.seed, arguments.count, arguments.out)
+        wishes = Wishes(given.label, given.prompt, given.negative_prompt, given.guidance, given.steps, given.sampler)
+        check_request(given.seed, given.count, given.out, wishes)
+        generator, asked = wishes.applied(open_generator(given.model))
+        draw(generator, given.seed, given.count, given.out, asked)
     except StageError as error:
         print(f"generators: {error}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         print("generators: stopped; pictures already written are whole", file=sys.stderr)
         return INTERRUPTED
-    noun = "picture" if arguments.count == 1 else "pictures"
-    print(f"{arguments.count} {noun} of {arguments.model} from seed {arguments.seed} in {arguments.out}")
+    noun = "picture" if given.count == 1 else "pictures"
+    told = "".join(f", {wish}" for wish in wishes.told(asked, generator.capabilities))
+    print(f"{given.count} {noun} of {given.model} from seed {given.seed}{told} in {given.out}")
     return 0
 
 

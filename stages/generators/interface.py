@@ -1,8 +1,9 @@
 """What every trained model and every ONNX file can be asked, whatever its family."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -153,14 +154,19 @@ class TorchGenerator(Generator):
         """Return the parts that other tools run by themselves, by the folder of diffusers' layout; mostly none."""
         return {}
 
-    def write_layout(self, folder: "Any") -> None:
+    def write_layout(self, folder: Path) -> None:
         """Write what belongs beside the components: configurations, tokenizer, tables."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """A part of a generator as a graph of its own: module, example inputs by name, names of its outputs."""
+    """A part of a generator as a graph of its own: a module of one output, whose name is `output`.
+
+    `examples` gives inputs of a batch by name, in the order of the module's `forward`. The first dimension of each is
+    free; it is the batch, but for inputs that `own_dimension` gives another name for it, since they may be of length 1.
+    """
 
     module: "nn.Module"
-    inputs: dict[str, np.ndarray]
-    outputs: tuple[str, ...]
+    examples: Callable[[int], dict[str, np.ndarray]]
+    output: str
+    own_dimension: dict[str, str] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from diffusers import DiTTransformer2DModel, UNet2DConditionModel, UNet2DModel
+from diffusers.models import DiTTransformer2DModel, UNet2DConditionModel, UNet2DModel
 from diffusers.models.embeddings import CombinedTimestepLabelEmbeddings
 from torch import Tensor, nn
 
@@ -19,7 +19,8 @@ class Denoiser(nn.Module):
 
     def __init__(self, network: nn.Module, condition: str) -> None:
         super().__init__()
-        self.network, self.condition = network, condition
+        self.network: Any = network
+        self.condition = condition
 
     def forward(self, sample: Tensor, timestep: Tensor, *condition: Tensor) -> Tensor:
         """Return the prediction, shape (N, C, H, W), for samples (N, C, H, W) at timesteps (N,) in [0, 1000].
@@ -43,6 +44,7 @@ class Denoiser(nn.Module):
 
 def build_denoiser(config: dict[str, Any]) -> Denoiser:
     """Return a denoiser with fresh weights for `latent_shape` (C, S, S) and the settings of `config`."""
+    network: nn.Module
     if config["denoiser"] == "dit":
         network = _build_transformer(config)
     elif config["condition"] == "text":
@@ -55,7 +57,7 @@ def build_denoiser(config: dict[str, Any]) -> Denoiser:
 def load_denoiser(weights: Path, config: dict[str, Any]) -> Denoiser:
     """Return the denoiser that was saved in diffusers' layout, float32."""
     if config["denoiser"] == "dit":
-        kind: type = DiTTransformer2DModel
+        kind: Any = DiTTransformer2DModel
     else:
         kind = UNet2DConditionModel if config["condition"] == "text" else UNet2DModel
     network = kind.from_pretrained(weights / FOLDERS[config["denoiser"]], local_files_only=True)
@@ -102,7 +104,7 @@ def _build_text_unet(config: dict[str, Any]) -> UNet2DConditionModel:
     )
 
 
-def _build_transformer(config: dict[str, Any]) -> DiTTransformer2DModel:
+def _build_transformer(config: dict[str, Any]) -> nn.Module:
     shape = _shape(config)
     return _without_dropout(
         DiTTransformer2DModel(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers.models import AutoencoderKL
 
 LARGEST_GROUPS = 32  # groups of a normalisation, as in diffusers' default
 SMALLEST_GROUP = 4  # channels: fewer would take the picture's own contrast out of each channel
@@ -26,7 +26,7 @@ def build_autoencoder(config: dict[str, Any]) -> "AutoencoderKL":
     `config` holds channels (of a picture), resolution, latent_channels, widths and layers. Its scaling factor is 1:
     a stage that measures another one writes it.
     """
-    from diffusers import AutoencoderKL
+    from diffusers.models import AutoencoderKL
 
     widths = list(config["widths"])
     return AutoencoderKL(

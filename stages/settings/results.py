@@ -21,6 +21,14 @@ class UsefulnessSettings(Strict):
         return self
 
 
+class SamplingSettings(Strict):
+    """What is tried of models that take it: numbers of steps, strengths of guidance (none: off); pictures of each."""
+
+    steps: list[Annotated[int, Field(ge=1, le=1000)]] = [5, 10, 20]
+    guidance: list[Annotated[float, Field(ge=0)]] = [1, 3, 5, 7.5, 15]
+    count: Annotated[int, Field(ge=16)] = 300
+
+
 class EvaluateSettings(Strict):
     """What is measured: number of generated pictures, in which features, with what effort, and Inception's weights."""
 
@@ -37,6 +45,7 @@ class EvaluateSettings(Strict):
     path_pairs: Annotated[int, Field(ge=4)]
     usefulness: UsefulnessSettings
     inception: str | None
+    sampling: SamplingSettings = SamplingSettings()
 
     @model_validator(mode="after")
     def _general_features(self) -> "EvaluateSettings":

@@ -159,7 +159,6 @@ def test_what_cannot_be_trained_or_drawn_is_refused_before_any_work(workspace, r
         ({"steps": 30}, ("models.ddpm", "steps is 30", "25 or 40")),
         ({"sampler": "euler", "steps": 61}, ("steps", "61", "another number of steps")),
         ({"widths": [8] * 6, "attention": [False] * 6}, ("models.ddpm has 6 widths", "no multiple of 32")),
-        ({"condition": "text"}, ("no caption", "condition: text")),
         ({"batch": 64}, ("models.ddpm.batch is 64", "only 41 training pictures")),
         ({"ema_half_life_kimg": 500}, ("models.ddpm.ema_half_life_kimg is 500",)),
     ):

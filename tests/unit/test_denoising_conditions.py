@@ -7,10 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.dataset import to_uint8
 from stages.errors import InputError
+from stages.generators.diffusion.generator import DiffusionGenerator
+from stages.generators.interface import Request
+from stages.generators.noise import latents
+from stages.metrics.classifier import TrainingRecipe, classify, train
 from stages.trainer.denoising.conditions import ClassConditions, evenly
+from stages.trainer.order import PictureOrder
 from tests.unit.denoising import open_tiny, random_pictures, write_images
-from tests.unit.shapes import NAMES
+from tests.unit.shapes import NAMES, shapes
 from tests.unit.test_text_encoder import LENGTH, WIDTH, save_tiny_bert
 
 COUNT = 24
@@ -108,3 +114,35 @@ def test_positions_are_evenly_apart_and_start_again_after_the_last():
     assert evenly(10, range(5), 5).tolist() == [0, 2, 4, 6, 8]
     assert evenly(3, range(6), 6).tolist() == [0, 0, 1, 1, 2, 2]
     assert evenly(10, range(5, 7), 5).tolist() == [0, 2]
+
+
+CPU = torch.device("cpu")
+
+
+def shown(probe: torch.nn.Module, pictures: np.ndarray) -> np.ndarray:
+    """Return the classes that a probe sees in uint8 pictures (N, 3, S, S)."""
+    return classify(probe, pictures, CPU)[1].argmax(1)
+
+
+def drawn(generator: DiffusionGenerator, labels: np.ndarray, guidance: float) -> np.ndarray:
+    noise = latents(range(len(labels)), generator.capabilities.latent_shape)
+    return to_uint8(generator.generate(Request(noise, {"label": labels}, guidance=guidance)))
+
+
+@pytest.mark.slow
+def test_a_model_by_class_shows_the_class_that_is_asked_for(tmp_path):
+    """25 CPU-seconds; when measured .95 of 60 pictures showed their class, 1.0 with guidance 2."""
+    pictures, labels = shapes((200, 200, 200), seed=0)
+    probe = train(pictures, labels, 3, TrainingRecipe(kimg=3.0), 0, CPU)
+    unseen, truth = shapes((60, 60, 60), seed=9)
+    assert (shown(probe, unseen) == truth).mean() > 0.95
+    folder = write_images(tmp_path, pictures.transpose(0, 2, 3, 1), labels, NAMES)
+    sizes = {"widths": [16, 32], "head_width": 16, "batch": 16, "budget_kimg": 12, "ema_half_life_kimg": 0.5}
+    learner = open_tiny(folder, **sizes, condition="class", lr=3e-3, steps=12, timesteps="logit_normal", guidance=2.0)
+    asked = np.arange(60) % 3
+    assert (shown(probe, drawn(learner.generator(), asked, 1.0)) == asked).mean() < 0.6
+    order = PictureOrder(600, seed=0)
+    for seen in range(0, 12_288, 16):
+        learner.step(order.positions(seen, 16), seen)
+    assert (shown(probe, drawn(learner.generator(), asked, 1.0)) == asked).mean() >= 0.8
+    assert (shown(probe, drawn(learner.generator(), asked, 2.0)) == asked).mean() >= 0.9

@@ -87,7 +87,7 @@ def trained() -> dcgan.DcganGenerator:
     import torch
 
     config = {"resolution": 16, "channels": 3, "latent": 16, "width": 8, "upsample": "transposed"}
-    generator = dcgan.untrained(config, 0)
+    generator = dcgan.untrained(config, 0, Path())
     for module in generator.network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None

@@ -70,8 +70,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     weights = tmp_path / "models" / "gan" / "training" / "weights"
     weights.mkdir(parents=True)
-    for name in ("generator.safetensors", "config.json"):
-        (weights / name).write_text("{}")
+    (weights / "config.json").write_text('{"family": "gan"}')
     (tmp_path / "data").mkdir()
     for name in ("dataset.json", "index.parquet"):
         (tmp_path / "data" / name).write_text("{}")

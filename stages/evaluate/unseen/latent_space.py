@@ -1,13 +1,14 @@
 """How smoothly pictures change with the latent: path length, interpolations, the largest jump."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from stages.errors import GateError, InputError
-from stages.generators.interface import Generator, Request
+from stages.evaluate.conditioning import Conditions, conditions_in_turn
+from stages.generators.interface import Generator
 from stages.generators.noise import latents
 
 FeatureFunction = Callable[[np.ndarray], np.ndarray]  # float32 (N, C, H, W) in [0, 255], not rounded, to (N, D)
@@ -89,11 +90,13 @@ def measure_path_length(
     seeds: range,
     epsilon: float = EPSILON,
     batch: int = BATCH,
+    captions: Sequence[str] = (),
 ) -> PathLength:
     """Measure E[d(G(t), G(t + epsilon))^2 / epsilon^2] over pairs of latents and t, of pictures that are not rounded.
 
     Karras et al. 2019 ("A style-based generator architecture", section 4.1), in the given features, in Z. Pair i takes
-    its latents from the seeds 2 i and 2 i + 1 of `seeds`, and t uniform in (epsilon, 1 - epsilon) from the first.
+    its latents from the seeds 2 i and 2 i + 1 of `seeds`, and t uniform in (epsilon, 1 - epsilon) from the first. A
+    conditional generator draws all of a pair with one condition: its class in turn, or a caption.
 
     Raises:
         InputError: epsilon is not in (0, 0.25], or there are fewer than four seeds.
@@ -102,8 +105,8 @@ def measure_path_length(
     if not 0 < epsilon <= 0.25:
         raise InputError(f"epsilon is {epsilon}; expected more than 0 and at most 0.25")
     parts = [
-        _squared_speeds(generator, features, pair_seeds, epsilon)
-        for pair_seeds in _pair_batches(seeds, max(1, batch // 3))
+        _squared_speeds(generator, features, pair_seeds, epsilon, conditions)
+        for pair_seeds, conditions in _pair_batches(generator, seeds, max(1, batch // 3), captions)
     ]
     single, double = (np.concatenate(part) for part in zip(*parts, strict=True))
     length, error = pruned_mean(single)
@@ -122,8 +125,12 @@ def pruned_mean(values: np.ndarray, share: float = PRUNED) -> tuple[float, float
     return float(kept.mean()), float(spread / np.sqrt(len(values)))
 
 
-def interpolate(generator: Generator, seeds: range, steps: int, batch: int = BATCH) -> np.ndarray:
+def interpolate(
+    generator: Generator, seeds: range, steps: int, batch: int = BATCH, captions: Sequence[str] = ()
+) -> np.ndarray:
     """Draw interpolations between pairs of seeds, both ends included: float32 (pairs, steps, C, H, W) in [-1, 1].
+
+    A conditional generator draws all of a pair with one condition: its class in turn, or a caption.
 
     Raises:
         InputError: there are fewer than two steps or seeds.
@@ -132,10 +139,10 @@ def interpolate(generator: Generator, seeds: range, steps: int, batch: int = BAT
     if steps < 2:
         raise InputError(f"an interpolation of {steps} pictures was asked for; expected two or more")
     rows = []
-    for pair_seeds in _pair_batches(seeds, max(1, batch // steps), at_least=1):
+    for pair_seeds, conditions in _pair_batches(generator, seeds, max(1, batch // steps), captions, at_least=1):
         first, second = _ends(generator, pair_seeds)
         path = np.concatenate([slerp(first, second, t) for t in np.linspace(0, 1, steps)])
-        drawn = _draw(generator, path)
+        drawn = _draw(generator, path, conditions)
         rows.append(drawn.reshape(steps, len(first), *drawn.shape[1:]).swapaxes(0, 1))
     return np.concatenate(rows)
 
@@ -167,21 +174,24 @@ def to_grey_levels(pictures: np.ndarray) -> np.ndarray:
 
 
 def _squared_speeds(
-    generator: Generator, features: FeatureFunction, seeds: range, epsilon: float
+    generator: Generator, features: FeatureFunction, seeds: range, epsilon: float, conditions: Conditions
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the squared feature distance per squared step of pairs, at epsilon and at twice that, float64 (pairs,)."""
     first, second = _ends(generator, seeds)
     draws = [np.random.Generator(np.random.Philox(key=seed)).uniform() for seed in seeds[::2]]
     t = epsilon + (1 - 2 * epsilon) * np.array(draws[: len(first)])
     path = np.concatenate([slerp(first, second, t + step) for step in (-epsilon, 0, epsilon)])
-    found = np.asarray(features(to_grey_levels(_draw(generator, path))), np.float64)
+    found = np.asarray(features(to_grey_levels(_draw(generator, path, conditions))), np.float64)
     before, here, after = np.split(found, 3)
     halves = [np.square(here - side).sum(axis=1) / epsilon**2 for side in (before, after)]
     return (halves[0] + halves[1]) / 2, np.square(after - before).sum(axis=1) / (2 * epsilon) ** 2
 
 
-def _draw(generator: Generator, latent: np.ndarray) -> np.ndarray:
-    pictures = generator.generate(Request(latent))
+def _draw(generator: Generator, latent: np.ndarray, conditions: Conditions) -> np.ndarray:
+    """Draw paths, the latents of all pairs at one place after the other; `conditions` are those of the pairs."""
+    pairs = len(conditions)
+    wanted = conditions.take(np.arange(len(latent)) % pairs) if pairs else conditions
+    pictures = generator.generate(wanted.request(latent))
     if not np.isfinite(pictures).all():
         raise GateError("the generator draws NaN or infinity along an interpolation; train it with other settings")
     return pictures
@@ -192,10 +202,14 @@ def _ends(generator: Generator, seeds: range) -> tuple[np.ndarray, np.ndarray]:
     return found[0::2], found[1::2]
 
 
-def _pair_batches(seeds: range, pairs: int, at_least: int = 2) -> Iterator[range]:
-    """Yield the seeds of a number of pairs at a time; one left over is not used."""
+def _pair_batches(
+    generator: Generator, seeds: range, pairs: int, captions: Sequence[str], at_least: int = 2
+) -> Iterator[tuple[range, Conditions]]:
+    """Yield the seeds of a number of pairs at a time, and the pairs' conditions; a seed left over is not used."""
     whole = seeds[: len(seeds) // 2 * 2]
     if len(whole) < 2 * at_least:
         raise InputError(f"{len(seeds)} seeds were given; expected {2 * at_least} or more, two for each interpolation")
+    conditions = conditions_in_turn(generator.capabilities, len(whole) // 2, captions)
     for start in range(0, len(whole), 2 * pairs):
-        yield whole[start : start + 2 * pairs]
+        part = whole[start : start + 2 * pairs]
+        yield part, conditions.take(range(start // 2, (start + len(part)) // 2))

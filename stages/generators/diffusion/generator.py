@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from stages.errors import InputError
+from stages.generators.diffusion.components import components_of
 from stages.generators.diffusion.sampler import Decoder, LoopedSampler, Sampler
 from stages.generators.diffusion.sampling import Trajectory, trace
 from stages.generators.diffusion.schedules import NoiseSchedule
-from stages.generators.interface import Capabilities, Request, TorchGenerator
+from stages.generators.interface import Capabilities, Component, Request, TorchGenerator
 from stages.generators.noise import latents
 from stages.networks.diffusion import Denoiser, build_denoiser, load_denoiser
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from stages.generators.diffusion.text import TextEncoder
 
 TOKENS = ("input_ids", "attention_mask")
+AUTOENCODERS = ("vae", "vqvae")  # the second is what diffusers' LDMPipeline calls it
 
 
 def schedule_of(config: dict[str, Any]) -> NoiseSchedule:
@@ -48,7 +50,7 @@ class DiffusionGenerator(TorchGenerator):
             prompt_length=config["text"]["length"] if config["condition"] == "text" else 0,
             default_guidance=config["guidance"],
         )
-        self.network = self._sampler(guided=self.exports_guidance)
+        self.network: Sampler = self._sampler(guided=self.exports_guidance)
 
     @property
     def exports_guidance(self) -> bool:
@@ -127,6 +129,16 @@ class DiffusionGenerator(TorchGenerator):
             return {}
         return {"tokenizer": self.text.tokenizer.to_json(), "negative_prompt": self.config["text"]["negative"]}
 
+    def components(self) -> dict[str, Component]:
+        """Return denoiser, decoder and text encoder under the folders and with the tensor names of diffusers."""
+        return components_of(self)
+
+    def write_layout(self, folder: Path) -> None:
+        """Write what lies beside the graphs: configs, scheduler, tokenizer, trajectory, sampler in numpy."""
+        from stages.generators.diffusion.layout import write_layout  # which imports this module
+
+        write_layout(folder, self)
+
     def resampled(self, steps: int | None, sampler: str | None) -> "DiffusionGenerator":
         """Return the same networks with another number of steps, or another sampler.
 
@@ -151,11 +163,12 @@ def untrained(config: dict[str, Any], seed: int, weights: Path) -> DiffusionGene
 
 
 def _assemble(denoiser: Denoiser, weights: Path, config: dict[str, Any]) -> DiffusionGenerator:
-    from diffusers import AutoencoderKL
+    from diffusers.models import AutoencoderKL
 
     autoencoder, text = None, None
-    if (weights / "vae").is_dir():
-        autoencoder = AutoencoderKL.from_pretrained(weights / "vae", local_files_only=True)
+    for name in AUTOENCODERS:
+        if (weights / name).is_dir():
+            autoencoder = AutoencoderKL.from_pretrained(weights / name, local_files_only=True)
     if config["condition"] == "text":
         from stages.generators.diffusion.text import load_text_encoder
 

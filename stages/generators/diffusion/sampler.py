@@ -11,7 +11,7 @@ from stages.generators.diffusion.sampling import Trajectory
 from stages.networks.diffusion import Denoiser
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers.models import AutoencoderKL
 
 COLUMNS = ("timesteps", "input_scale", "sample", "output", "previous_sample", "previous_output", "noise")
 State = tuple[Tensor, Tensor, Tensor]  # sample, the sample and the output before it
@@ -23,8 +23,8 @@ class Decoder(nn.Module):
     def __init__(self, autoencoder: "AutoencoderKL | None") -> None:
         super().__init__()
         self.autoencoder = autoencoder
-        self.scale = float(autoencoder.config.scaling_factor) if autoencoder else 1.0
-        self.shift = float(autoencoder.config.shift_factor or 0.0) if autoencoder else 0.0
+        config = autoencoder.config if autoencoder else {}
+        self.scale, self.shift = float(config.get("scaling_factor", 1.0)), float(config.get("shift_factor") or 0.0)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return pictures, shape (N, C, S, S), in [-1, 1]."""
@@ -56,6 +56,8 @@ class Sampler(nn.Module):
         self.evaluations, self.stochastic = trajectory.evaluations, trajectory.stochastic
         self.initial_scale = float(trajectory.initial_scale)
         table = np.stack([getattr(trajectory, name) for name in COLUMNS], axis=1)
+        self.table: Tensor
+        self.rows: Tensor
         self.register_buffer("table", torch.from_numpy(table.astype(np.float32)), persistent=False)
         rows = np.cumsum(trajectory.noise != 0) * (trajectory.noise != 0)  # which row of the noise a step adds
         self.register_buffer("rows", torch.from_numpy(rows.astype(np.int64)), persistent=False)
@@ -132,12 +134,16 @@ class LoopedSampler(Sampler):
         """Return pictures in [-1, 1], as `Sampler` does."""
         from torch._higher_order_ops.while_loop import while_loop
 
+        for value in inputs:  # the exporter finds this out too late for the loop
+            torch._check(value.shape[0] == latent.shape[0])
         condition, guidance = self.conditions(inputs)
 
         def unfinished(number: Tensor, *_: Tensor) -> Tensor:
             return number[0] < self.evaluations
 
         def step(number: Tensor, sample: Tensor, before: Tensor, output: Tensor) -> tuple[Tensor, ...]:
+            for told in condition:  # inside a loop the exporter does not know that these batches are one
+                torch._check(told.shape[0] == sample.shape[0] * (2 if self.guided else 1))
             after, _, predicted = self.advance(number, (sample, before, output), latent, condition, guidance)
             return number + 1, after, sample.clone(), predicted  # a loop may not hand on what it was given
 

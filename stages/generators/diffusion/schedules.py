@@ -166,7 +166,7 @@ def _refuse_outside(times: np.ndarray, last: int) -> None:
 
 
 def place_timesteps(scheduler: Any, steps: int) -> None:
-    """Give a scheduler its timesteps; for flow matching evenly from 1 to 1 / steps, as the pipelines of Flux and SD 3 do.
+    """Give a scheduler its timesteps; for flow matching evenly from 1 to 1 / steps, as the pipeline of Flux does.
 
     diffusers' own default ends at sigma .001 whatever the number of steps: the last evaluation would be nearly wasted.
     """

@@ -63,7 +63,7 @@ class DenoisingLearner(Learner):
         self.denoiser: Denoiser = build_denoiser(self.config).to(self.device)
         if settings.checkpointing:
             self.denoiser.network.enable_gradient_checkpointing()
-        self.running: nn.Module = torch.compile(self.denoiser) if settings.compile else self.denoiser  # type: ignore[assignment]
+        self.running: Any = torch.compile(self.denoiser) if settings.compile else self.denoiser
         self.averages = tuple("" if not n else f"_ema{half:g}" for n, half in enumerate(settings.half_lives_kimg))
         self.averaged = {name: start_average(self.denoiser) for name in self.averages}
         self.optimizer = torch.optim.AdamW(
@@ -97,7 +97,8 @@ class DenoisingLearner(Learner):
         parts = zip(*(tensor.chunk(self.settings.accumulation) for tensor in whole), strict=True)
         errors = [self._add_gradient(*part) for part in parts]
         norm = self._update(len(positions), seen)
-        statistics = self._statistics(*torch.cat(errors, 1), timesteps, norm)
+        found, powers = torch.cat(errors, 1)
+        statistics = self._statistics(found, powers, timesteps, norm)
         self.world.average(statistics.values())
         return statistics
 

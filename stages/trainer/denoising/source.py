@@ -14,7 +14,7 @@ from stages.trainer.pictures import ImageSource, mirrored
 from stages.trainer.world import World
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers.models import AutoencoderKL
 
 
 class Source(Protocol):
@@ -35,7 +35,8 @@ class PixelSource:
     autoencoder: "AutoencoderKL | None" = None
 
     def __init__(self, images: ImageSource) -> None:
-        self.images, self.rows, self.about = images, images.dataset.rows, {}
+        self.images, self.rows = images, images.dataset.rows
+        self.about: dict[str, Any] = {}
         size = images.dataset.resolution
         self.shape = (images.dataset.channels, size, size)
 
@@ -50,11 +51,11 @@ class LatentSource:
     def __init__(self, latents: LatentDataset, world: World, mirror: bool, seed: int) -> None:
         self.latents, self.world, self.mirror, self.seed = latents, world, mirror, seed
         self.rows, self.about = latents.rows, latents.description["autoencoder"]
-        self.means, self.stds = latents.means, latents.stds
+        self.means, self.stds = latents.posteriors()
         self.shape = tuple(self.means.shape[1:])
-        self.scale, self.shift = latents.scaling_factor, latents.shift_factor
-        self.flipped = (latents.mirrored_means, latents.mirrored_stds) if mirror else None
-        self.autoencoder = latents.open_autoencoder()
+        self.scale = latents.scaling_factor
+        self.flipped = latents.posteriors("mirrored") if mirror else None
+        self.autoencoder: AutoencoderKL | None = latents.open_autoencoder()
 
     def samples(self, positions: np.ndarray, seen: int) -> Tensor:
         """Return drawn latents; where the policy allows it half of them are of the mirrored picture."""
@@ -64,7 +65,7 @@ class LatentSource:
             others = (torch.from_numpy(values[positions]) for values in self.flipped)
             means, stds = (torch.where(flip, other, own) for other, own in zip(others, (means, stds), strict=True))
         noise = normal_noise(tuple(means.shape), self.seed, "posterior", seen)
-        drawn = (means + stds * noise - self.shift) * self.scale
+        drawn = (means + stds * noise) * self.scale
         return self.world.share(drawn).to(self.world.accelerator.device)
 
 

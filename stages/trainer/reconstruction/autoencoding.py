@@ -18,7 +18,7 @@ from stages.trainer.state import TrainingState, flatten_optimizer, unflatten_opt
 from stages.trainer.world import World
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers.models import AutoencoderKL
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 STATISTICS = ("loss", "l1", "perceptual", "kl", "psnr")
@@ -38,13 +38,13 @@ class Autoencoding:
         self.latent_shape = tuple(config["latent_shape"])
         torch.manual_seed(settings.seed)  # initial weights are drawn on the CPU: the same on every device
         self.autoencoder: AutoencoderKL = self._place(build_autoencoder(config))
-        self.average: AutoencoderKL = start_average(self.autoencoder)  # type: ignore[assignment]
+        self.average: AutoencoderKL = start_average(self.autoencoder)
         self.networks: dict[str, nn.Module] = {"autoencoder": self.autoencoder}
         if settings.adversarial:
             self.networks["discriminator"] = self._place(build_discriminator(config))
         self._save_memory_and_time()
         self.optimizers = {name: self._adam(name) for name in self.networks}
-        distance = open_perceptual(settings.perceptual_network, self.device) if self._looks else None
+        distance = open_perceptual(self._looks, self.device) if self._looks else None
         self.reconstruction = Reconstruction(settings.l1, settings.perceptual, distance)
 
     @property
@@ -118,7 +118,8 @@ class Autoencoding:
         with self.accelerator.autocast():
             loss, statistics = self.reconstruction(copy, real)
         (gradient,) = torch.autograd.grad(loss, copy)
-        statistics |= {"loss": (loss + weighted).detach(), "kl": nats.detach(), "psnr": psnr(copy.detach(), real).mean()}
+        statistics |= {"loss": (loss + weighted).detach(), "kl": nats.detach()}
+        statistics["psnr"] = psnr(copy.detach(), real).mean()
         if judged:
             added, judgement = self._adversarial_gradient(copy, drawn, gradient)
             gradient, statistics = gradient + added, statistics | judgement
