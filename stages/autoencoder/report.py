@@ -39,8 +39,13 @@ def measure(
     originals = torch.from_numpy(holdout.pictures(slice(None)))
     drawn, nats = reconstruct(autoencoder, originals)
     reduced = bicubic(originals, factor)
-    figures = compare(originals, drawn) | {"kl_nats": nats}
-    figures |= {f"bicubic_{name}": value for name, value in compare(originals, reduced).items()}
+    compared = [compare(originals, others) for others in (drawn, reduced)]
+    figures = compared[0] | {"kl_nats": nats}
+    figures |= {f"bicubic_{name}": value for name, value in compared[1].items()}
+    names = ("reconstruction_fd_", "bicubic_reconstruction_fd_")
+    figures |= {
+        f"{name}{NETWORK}": value for name, value in zip(names, distances([originals, drawn, reduced]), strict=True)
+    }
     chosen = np.linspace(0, len(originals) - 1, shown).astype(int)
     return figures, as_png([originals[chosen], drawn[chosen], reduced[chosen]])
 
@@ -64,19 +69,23 @@ def bicubic(pictures: Tensor, factor: int) -> Tensor:
 
 
 def compare(originals: Tensor, others: Tensor) -> dict[str, float]:
-    """Return mean PSNR in dB, mean SSIM, and the Fréchet distance in EfficientNet-Lite0's features."""
+    """Return mean PSNR in dB and mean SSIM."""
     pixels = [to_uint8(values.numpy()) for values in (originals, others)]
-    network = open_network(NETWORK, device=torch.device("cpu"))
-    features = [
-        np.concatenate([network.classify(part[n : n + BATCH])[0] for n in range(0, len(part), BATCH)])
-        for part in pixels
-    ]
-    distance = frechet_distance(Features(features[1], "reconstructions"), Features(features[0], "hold-out"))
     return {
         "psnr": float(psnr(others, originals).mean()),
         "ssim": float(np.mean([ssim(*pair) for pair in zip(*pixels, strict=True)])),
-        f"reconstruction_fd_{NETWORK}": distance,
     }
+
+
+def distances(sets: list[Tensor]) -> list[float]:
+    """Return the Fréchet distances of the later sets to the first, in EfficientNet-Lite0's features."""
+    network = open_network(NETWORK, device=torch.device("cpu"))
+    features = []
+    for pictures in sets:
+        pixels = to_uint8(pictures.numpy())
+        found = [network.classify(pixels[n : n + BATCH])[0] for n in range(0, len(pixels), BATCH)]
+        features.append(Features(np.concatenate(found), "pictures"))
+    return [frechet_distance(other, features[0]) for other in features[1:]]
 
 
 def ssim(first: np.ndarray, second: np.ndarray) -> float:

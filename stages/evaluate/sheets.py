@@ -1,5 +1,6 @@
-"""The pictures that evaluate leaves: uncurated samples, closest pairs, interpolations."""
+"""The pictures that evaluate leaves: uncurated samples, closest pairs, interpolations, other ways to sample."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from stages.evaluate.conditioning import in_turn
 from stages.evaluate.page.content import ModelReport
 from stages.evaluate.unseen import memorisation
 from stages.evaluate.unseen.examination import Unseen
+from stages.evaluate.unseen.sampling import Sampling
 from stages.generators.interface import Generator
 from stages.sheet import sheet
 
@@ -18,10 +20,13 @@ SHEET_COLUMNS = 8
 SHEET_PIXELS = 600
 
 
-def samples(generator: Generator, batch: int) -> np.ndarray:
-    """Return the pictures of seeds 0 to 63, uncurated, uint8 (64, H, W, C); classes take turns where there are any."""
+def samples(generator: Generator, batch: int, captions: Sequence[str] = ()) -> np.ndarray:
+    """Return the pictures of seeds 0 to 63, uncurated, uint8 (64, H, W, C).
+
+    Classes take turns where there are any; prompts are captions, evenly apart.
+    """
     seeds = range(SHEET_PICTURES)
-    drawn = np.concatenate(list(in_turn(generator, seeds).draw(seeds, batch)))
+    drawn = np.concatenate(list(in_turn(generator, seeds, captions).draw(seeds, batch)))
     return to_uint8(drawn).transpose(0, 2, 3, 1)
 
 
@@ -37,9 +42,9 @@ def pair_sheet(pairs: list[tuple[np.ndarray, np.ndarray, float, str]]) -> Image.
 
 
 def strip_sheet(strips: np.ndarray) -> Image.Image:
-    """Lay out interpolations, uint8 (rows, steps, H, W, C), a row each."""
-    rows, steps, *shape = strips.shape
-    return sheet(strips.reshape(rows * steps, *shape), columns=steps, zoom=zoom_of(steps * shape[1]))
+    """Lay out interpolations and other grids, uint8 (rows, columns, H, W, C)."""
+    rows, columns, *shape = strips.shape
+    return sheet(strips.reshape(rows * columns, *shape), columns=columns, zoom=zoom_of(columns * shape[1]))
 
 
 def zoom_of(width: int) -> int:
@@ -47,7 +52,11 @@ def zoom_of(width: int) -> int:
     return max(1, round(SHEET_PIXELS / width))
 
 
-def content_of(report: dict[str, Any], unseen: Unseen, drawn: np.ndarray, curve: list[dict[str, Any]]) -> ModelReport:
+def content_of(
+    report: dict[str, Any], unseen: Unseen, sampling: Sampling, drawn: np.ndarray, curve: list[dict[str, Any]]
+) -> ModelReport:
     """Return what the model's page shows; of the training only what does not change from run to run."""
     record = {"kimg": curve[-1]["kimg"]} if curve else None
-    return ModelReport(report["model"], report, drawn, unseen.pairs, unseen.strips, record=record)
+    return ModelReport(
+        report["model"], report, drawn, unseen.pairs, unseen.strips, record=record, sheets=sampling.sheets
+    )

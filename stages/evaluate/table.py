@@ -31,6 +31,13 @@ def _cell(found: dict[str, float], name: str) -> str:
     return f"{found[name]:.4g}" if name in found else "-"
 
 
+def sampling_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return ways to sample with their scores and CPU-seconds per picture as aligned lines."""
+    names = ("steps", "guidance", "fd", "precision", "recall", "cpu_seconds")
+    cells = [tuple("-" if row.get(name) is None else f"{row[name]:.4g}" for name in names) for row in rows]
+    return "\n".join(["", "other ways to sample; CPU-seconds are per picture", *aligned([names, *cells])])
+
+
 def plain_table(report: dict[str, Any]) -> str:
     """Return the scores of two plain sources: value, 95 % interval, which way is better; then classes, then recipe."""
     (label, recipe), *_ = report["recipes"].items()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.errors import GateError
-from stages.export.graph import BATCH, EXAMPLE_BATCH, quiet, root_cause
+from stages.export.graph import BATCH, EXAMPLE_BATCH, as_forward_takes, quiet, root_cause
 from stages.export.lint import as_line, check_names, check_shapes, check_versions, dimensions, readable, strip
 from stages.export.packing import pack, sign
 from stages.export.parity import BATCHES
@@ -44,6 +44,7 @@ def build_part(name: str, component: Component, opset: int, tolerance: float) ->
     """
     model = trace_part(name, component, opset)
     strip(model)
+    model.graph.ClearField("value_info")  # of group normalisation torch leaves sizes open that inference finds
     sign(model)
     check_part(name, component, model, opset)
     data, described = pack(model)
@@ -60,7 +61,8 @@ def trace_part(name: str, component: Component, opset: int) -> "onnx.ModelProto"
     import torch
 
     examples = component.examples(EXAMPLE_BATCH)
-    free = {given: torch.export.Dim(given, min=1) for given in {BATCH, *component.own_dimension.values()}}
+    sizes = {given: torch.export.Dim(given, min=1) for given in {BATCH, *component.own_dimension.values()}}
+    free = [{0: sizes[component.own_dimension.get(key, BATCH)]} for key in examples]
     with quiet():
         try:
             program = torch.onnx.export(
@@ -71,7 +73,7 @@ def trace_part(name: str, component: Component, opset: int) -> "onnx.ModelProto"
                 external_data=False,
                 input_names=list(examples),
                 output_names=[component.output],
-                dynamic_shapes=tuple({0: free[component.own_dimension.get(key, BATCH)]} for key in examples),
+                dynamic_shapes=tuple(shape for shape in as_forward_takes(component.module, free) if shape),
                 verbose=False,
             )
         except Exception as error:

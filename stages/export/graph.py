@@ -60,7 +60,7 @@ def as_forward_takes(network: "nn.Module", shapes: list[dict[int, Any]]) -> tupl
     """Return one entry for each parameter of `forward`, which has those of a `*` parameter together in a tuple."""
     parameters = inspect.signature(network.forward).parameters.values()
     named = sum(parameter.kind is not inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
-    return (*shapes[:named], tuple(shapes[named:])) if named < len(parameters) else tuple(shapes)
+    return (*shapes[:named], tuple(shapes[named:])) if named < len(shapes) else tuple(shapes)
 
 
 def root_cause(error: BaseException) -> str:

@@ -33,9 +33,7 @@ def _add_conditions(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--prompt", metavar="TEXT", help="what the pictures should show (default: the empty prompt)")
     group.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
-    group.add_argument(
-        "--guidance", type=float, metavar="G", help="how strongly to follow class or prompt; 1: not"
-    )
+    group.add_argument("--guidance", type=float, metavar="G", help="how strongly to follow class or prompt; 1: not")
     group.add_argument("--steps", type=int, metavar="N", help="sampling steps; fixed in an ONNX file")
     group.add_argument("--sampler", metavar="NAME", help="such as ddim, dpm++, euler; fixed in an ONNX file")
 

@@ -1,7 +1,7 @@
 """Training steps of a denoiser beside diffusers' own unconditional script: `python -m tests.bench.denoising`.
 
-The same UNet2DModel with the same weights, the same batch, float32 on one thread of the CPU, pictures decoded and in
-memory on both sides. Theirs is the loop of examples/unconditional_image_generation/train_unconditional.py with
+The same UNet2DModel with the same weights, batch and precision on one thread of the CPU, pictures decoded and in memory
+on both sides. Theirs is the loop of examples/unconditional_image_generation/train_unconditional.py with
 --use_ema and its other defaults, written anew after it, without its tracker and checkpoints. Ours is the training loop
 with its order, statistics, average and bar, without ticks and states. Rounds take turns, so that what else the machine
 does meets both. Prints pictures per second of CPU time as a Markdown table.
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from stages.process import prepare_environment
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from torch import Tensor, nn
     from torch.utils.data import DataLoader
 
@@ -56,20 +57,31 @@ CASES = (
 )
 
 
-def open_ours(case: Case, folder: Path) -> "TrainingLoop":
+def open_ours(case: Case, precision: str, folder: Path) -> "TrainingLoop":
     """Return our training loop on random pictures, with what the script has by default."""
     from stages.trainer.loop import TrainingLoop
+    from stages.trainer.world import World
     from tests.unit.denoising import open_tiny, random_pictures, write_images
 
     images = write_images(folder / "images", random_pictures(PICTURES, case.side, channels=case.channels))
     without_end = dict.fromkeys(("budget_kimg", "tick_kimg", "checkpoint_kimg"), 1e6)
     learner = open_tiny(
         images,
+        World(accelerator_of(precision)),
+        precision=precision,
         **{"prediction": "epsilon", "sampler": "ddim", "steps": 50, "widths": list(case.widths), "head_width": 32},
         **{"lr": RATE, "beta1": BETAS[0], "beta2": BETAS[1], "weight_decay": DECAY, "batch": case.batch},
         **{"warmup_kimg": WARM_UP_STEPS * case.batch / 1000, "ema_half_life_kimg": 10, **without_end},
     )
     return TrainingLoop(learner, folder / "work")
+
+
+def accelerator_of(precision: str) -> "Accelerator":
+    """Return what both sides train by: the CPU in this precision."""
+    from accelerate import Accelerator
+
+    mixed = {"fp32": "no"}.get(precision, precision)
+    return Accelerator(cpu=True, gradient_accumulation_steps=1, mixed_precision=mixed)
 
 
 def our_steps(loop: "TrainingLoop") -> Iterator[None]:
@@ -97,14 +109,13 @@ def decoded(learner: "DenoisingLearner", batch: int) -> "DataLoader":
 class Script:
     """What the script prepares before its loop: network, average, noise, optimizer, rate."""
 
-    def __init__(self, network: "nn.Module", loader: "DataLoader") -> None:
+    def __init__(self, network: "nn.Module", loader: "DataLoader", precision: str) -> None:
         import torch
-        from accelerate import Accelerator
         from diffusers import DDPMScheduler, UNet2DModel
         from diffusers.optimization import get_scheduler
         from diffusers.training_utils import EMAModel
 
-        self.accelerator = Accelerator(cpu=True, gradient_accumulation_steps=1, mixed_precision="no")
+        self.accelerator = accelerator_of(precision)
         self.average = EMAModel(
             network.parameters(),
             decay=0.9999,
@@ -173,11 +184,11 @@ def timed(steps: Iterator[None], count: int) -> float:
     return time.process_time() - started
 
 
-def measure(case: Case, seconds: float, folder: Path) -> tuple[list[float], list[float]]:
+def measure(case: Case, precision: str, seconds: float, folder: Path) -> tuple[list[float], list[float]]:
     """Return pictures per CPU second of each round, ours and theirs; a round takes about so many seconds."""
-    loop = open_ours(case, folder)
+    loop = open_ours(case, precision, folder)
     learner: Any = loop.learner
-    script = Script(copy.deepcopy(learner.denoiser.network), decoded(learner, case.batch))
+    script = Script(copy.deepcopy(learner.denoiser.network), decoded(learner, case.batch), precision)
     sides = (our_steps(loop), script.steps())
     once = [timed(side, 3) / 3 for side in sides]  # warms up, too
     count = max(2, math.ceil(seconds / max(once)))
@@ -204,6 +215,7 @@ def main() -> int:
     """Measure every case and print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.denoising", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="CPU seconds of a round (default 5)")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of both sides (default fp32)")
     arguments = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     prepare_environment()
@@ -214,7 +226,7 @@ def main() -> int:
     print("|---|---|---|---|---|")
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder, quiet():
-            speeds = measure(case, arguments.seconds, Path(folder))
+            speeds = measure(case, arguments.precision, arguments.seconds, Path(folder))
         print(row(case, *speeds), flush=True)
     return 0
 

@@ -61,6 +61,12 @@ def test_a_jpeg_is_written_as_one(exported, run_stage):
         ({"--out": "a.gif"}, "--out is a.gif; pictures are written as .png"),
         ({"--out": "params.yaml/a.png"}, "--out params.yaml/a.png cannot be written"),
         ({"--out": "params.yaml"}, "--out params.yaml cannot be written"),
+        ({"--label": "3"}, "--label is 3, but this dcgan model has no classes"),
+        ({"--prompt": "a cat"}, "a prompt was given, but this dcgan model takes none"),
+        ({"--guidance": "3"}, "guidance 3 was asked for, but this dcgan model takes none"),
+        ({"--guidance": "nan"}, "--guidance is nan; expected a number of 0 or more"),
+        ({"--steps": "20"}, "steps or a sampler were given, but this dcgan model draws in one pass"),
+        ({"--sampler": "ddim"}, "steps or a sampler were given, but this dcgan model draws in one pass"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(trained_workspace, run_stage, changes, message):
@@ -73,9 +79,21 @@ def test_bad_input_is_one_line_and_exit_code_two(trained_workspace, run_stage, c
     assert not Path("out.png").exists()
 
 
+def test_an_onnx_file_refuses_what_it_was_not_exported_with(exported, run_stage):
+    for wish, message in (
+        (("--steps", "9"), f"{FILE} draws in 1 steps, fixed at export; leave steps out"),
+        (("--label", "0"), "--label is 0, but this dcgan model has no classes"),
+    ):
+        done = run_stage("generators", "--model", FILE, "--out", "out.png", *wish)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr and done.stderr.count("\n") == 1
+    assert not Path("out.png").exists()
+
+
 def test_help_answers_at_once(run_stage):
     start = time.perf_counter()
     done = run_stage("generators", "--help")
     assert done.returncode == 0
-    assert "--model" in done.stdout
+    for option in ("--model", "--label", "--prompt", "--negative-prompt", "--guidance", "--steps", "--sampler"):
+        assert option in done.stdout
     assert time.perf_counter() - start < 1

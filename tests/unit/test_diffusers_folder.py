@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models import AutoencoderKL
 from transformers import AutoTokenizer
 
 from stages.generators.diffusion import generator as diffusion
@@ -29,6 +30,7 @@ from tests.unit.test_text_encoder import LENGTH, WIDTH, save_tiny_bert
 COUNT, SEED = 2, 7
 CLASSES = {"condition": "class", "class_names": ["cat", "dog", "face"]}
 FLOW = {"prediction": "flow", "sampler": "flow_euler"}
+SMALL = {"widths": [8], "attention": [True]}
 LATENT = {"latent_shape": [4, 8, 8], "resolution": 16}
 NEGATIVE = "a red dog"
 
@@ -61,10 +63,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "pixels": PLAIN | {"prediction": "v"},
     "latents": PLAIN | LATENT | {"sampler": "euler"},
     "classes": PLAIN | LATENT | FLOW | CLASSES | {"guidance": 2.0, "shift": 0.3},
-    "text": PLAIN | {"prediction": "v", "sampler": "dpm++", "condition": "text", "guidance": 3.0},
+    "text": PLAIN | SMALL | {"prediction": "v", "sampler": "dpm++", "condition": "text", "guidance": 3.0},
     "dit": PLAIN | FLOW | CLASSES | {"denoiser": "dit", "layers": 2},
     "dit_alone": PLAIN | {"denoiser": "dit", "prediction": "v", "sampler": "heun"},
-    "ancestral": PLAIN | {"prediction": "v", "sampler": "ddpm"},
+    "ancestral": PLAIN | SMALL | {"prediction": "v", "sampler": "ddpm"},
 }
 STOCK = {"pixels": "DDIMPipeline", "latents": "LDMPipeline"}
 ASKED: dict[str, dict[str, Any]] = {  # of pipeline.py, by its own names
@@ -260,7 +262,8 @@ def pipes(root: Path) -> dict[str, NoiseToPicturePipeline]:
     assert text.text is not None
     tokenizer = AutoTokenizer.from_pretrained(root / "text/tokenizer")
     reader = {"text_encoder": text.text.network.model, "tokenizer": tokenizer}
-    scheduler, names = FlowMatchEulerDiscreteScheduler(), {0: "a", 1: "b", 2: "c"}
+    scheduler: Any = FlowMatchEulerDiscreteScheduler()
+    names = {0: "a", 1: "b", 2: "c"}
     parts = {
         "text": {"unet": text.denoiser.network, **reader},
         "classes": {"transformer": dit.denoiser.network, "id2label": names},

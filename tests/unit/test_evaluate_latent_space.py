@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,6 +194,47 @@ def test_grey_levels_are_those_of_uint8_without_rounding():
     levels = to_grey_levels(pictures)
     np.testing.assert_array_equal(np.rint(levels).astype(np.uint8), to_uint8(pictures))
     assert len(np.unique(levels)) > 500
+
+
+class Steered(Drawn):
+    """Draws the class or the prompt's length as a grey level beside the latent; notes what it is asked for."""
+
+    def __init__(self, **takes: Any) -> None:
+        super().__init__(lambda latent: latent * 0.01)
+        self.capabilities = Capabilities("test", (DIMENSION,), 4, 3, **takes)
+        self.asked: list[list] = []
+
+    def generate(self, request: Request) -> np.ndarray:
+        asked = request.extra["label"].tolist() if self.capabilities.class_names else list(request.prompts)
+        self.asked.append(asked)
+        shift = np.array([value if isinstance(value, int) else len(value) for value in asked])
+        return super().generate(request) + 0.1 * shift[:, None, None, None].astype(np.float32)
+
+
+def test_a_condition_is_kept_along_a_path():
+    by_class, by_prompt = Steered(class_names=("a", "b", "c")), Steered(prompt=True)
+    strip = interpolate(by_class, range(10), 4, batch=8)
+    means = strip.mean(axis=(2, 3, 4))
+    np.testing.assert_allclose(means, 0.1 * np.array([0, 1, 2, 0, 1])[:, None].repeat(4, 1), atol=0.02)
+    assert by_class.asked == [[0, 1] * 4, [2, 0] * 4, [1] * 4]  # two pairs at a time, at each of four places
+    interpolate(by_prompt, range(4), 3, captions=["one", "three"])
+    assert by_prompt.asked == [["one", "three"] * 3]
+
+
+@pytest.mark.parametrize("takes", [{"class_names": ("a", "b", "c")}, {"prompt": True}])
+def test_a_condition_that_only_shifts_leaves_the_length_as_it_is(takes: dict[str, Any]):
+    found = measure_path_length(Steered(**takes), flat, range(40), captions=["one", "three"])
+    plain = measure_path_length(LINEAR, flat, range(40))
+    assert found.length == pytest.approx(plain.length, rel=1e-3)
+
+
+def test_each_row_of_a_stochastic_samplers_noise_keeps_its_variance():
+    first, second = (latents(range(start, start + 40), (6, 4, 8, 8)) for start in (0, 40))
+    for t in (0.25, 0.5):
+        rows = slerp(first, second, t)
+        assert rows.shape == first.shape
+        spread = rows.var(axis=(0, 2, 3, 4))
+        np.testing.assert_allclose(spread, 1, atol=0.05)  # a straight line would give 0.625 and 0.5
 
 
 def test_an_onnx_file_has_the_same_path(tmp_path: Path):

@@ -23,6 +23,7 @@ from stages.sheet import sheet
 NETWORK = "efficientnet_lite0"
 HOSTILE = "<script>alert(1)</script>\"'&$x_1$"
 HEAVIEST, CHARTS = 3_000_000, 400_000  # bytes of a page, and of its charts at most
+SHEET = 250_000  # bytes that each other way to sample adds at most
 VOID = {"meta", "img", "br", "link", "input"}
 
 
@@ -185,6 +186,47 @@ def test_any_part_may_be_absent_empty_or_hostile(value: Any) -> None:
     assert words(page).count("It was not measured.") == (0 if isinstance(value, dict) and value else len(parts))
 
 
+def sampled() -> ModelReport:
+    """Return a report of a model that takes guidance, steps and prompts."""
+    row = {"evaluations": 8, "precision": 0.5, "recall": 0.25, "clipped": 0.125}
+    part: dict[str, Any] = {"features": NETWORK, "count": 300, "default_steps": 10, "default_guidance": 1.0}
+    part |= {"real": {"fd": 31.0, "precision": 0.9, "recall": 0.9, "clipped": 0.5}}
+    part["guidance"] = [{"guidance": value, "fd": 90.0 + value, **row} for value in (1.0, 3.0, 7.5)]
+    part["steps"] = [{"steps": 5, "fd": 80.0, **row}, {"steps": 10, "fd": 91.0, **row}, {"steps": 7, "absent": HOSTILE}]
+    part["prompts"] = ["a cat", HOSTILE]
+    sheets = {"guidance": noise(6, 3, 8, 8, 3), "steps": noise(6, 2, 8, 8, 3), "prompts": noise(6, 2, 8, 8, 3)}
+    return content(report=scores() | {"sampling": part}, sheets=sheets)
+
+
+def test_other_ways_to_sample_are_shown_with_how_to_read_them() -> None:
+    page = model_page(sampled())
+    text = words(page)
+    assert "By guidance the least Fréchet distance is 91 at 1." in text
+    assert "By steps the least Fréchet distance is 80 at 5, at its own 10 it is 91." in text
+    assert "As many real pictures reach 31." in text
+    assert "From left to right: 1, 3, 7.5." in text
+    assert "From left to right: 5, 10." in text  # 7 could not be drawn
+    assert f"From left to right: a cat, {' '.join(HOSTILE.split())}." in text
+    assert "<script" not in page
+    alts = [one["alt"] for one in read(page).all("img")]
+    assert [alt for alt in alts if alt.startswith("6 seeds")] == [
+        f"6 seeds of dcgan by {columns} {name}" for columns, name in ((3, "guidance"), (2, "steps"), (2, "prompts"))
+    ]
+    assert "guidance and steps" in text  # in the guide
+
+
+def test_models_that_sample_in_one_way_have_no_such_section() -> None:
+    assert "Other ways to sample" not in standard_page() and "guidance" not in standard_page()
+    assert "Other ways to sample" in model_page(sampled())
+
+
+@pytest.mark.parametrize("value", [{}, None, {"absent": HOSTILE}, {"steps": 3, "guidance": [None, {}], "real": {}}])
+def test_a_report_of_another_version_still_shows_its_sheets(value: Any) -> None:
+    page = model_page(replace(sampled(), report=scores() | {"sampling": value}))
+    assert len([one for one in read(page).all("img") if one["alt"].startswith("6 seeds")]) == 3
+    assert not read(page).all("script")
+
+
 def test_foreign_text_is_escaped_everywhere() -> None:
     report = scores() | {"warnings": [HOSTILE], "baselines": {HOSTILE: {f"fd_{NETWORK}": 3.0}}}
     report["recipes"][NETWORK][HOSTILE] = HOSTILE
@@ -210,6 +252,8 @@ def test_pages_stay_light_whatever_the_pictures_are(shape: tuple[int, ...]) -> N
     pairs = [(pictures[0], pictures[1], float(n), "k") for n in range(40)]
     heavy = replace(empty(), samples=pictures, pairs=pairs, strips=pictures[None, :3].repeat(8, 0))
     assert len(model_page(heavy)) < HEAVIEST - CHARTS
+    grids = dict.fromkeys(("guidance", "steps", "classes"), pictures[None, :3].repeat(6, 0))
+    assert len(model_page(replace(heavy, sheets=grids))) < HEAVIEST - CHARTS + 3 * SHEET
     assert len(comparison_page([heavy, heavy])) < HEAVIEST - CHARTS
 
 

@@ -1,14 +1,16 @@
 """Sources of pictures: what a text names, counts, classes in the reference's proportions, and one line where not."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from stages.catalogue import Picture
 from stages.errors import GateError, InputError
-from stages.evaluate.conditioning import Conditioned, apportion, wanted_labels
+from stages.evaluate.conditioning import NO_CAPTIONS, Conditioned, apportion, wanted_labels
 from stages.evaluate.plain import sources
 from stages.evaluate.plain.sources import (
     Draw,
@@ -21,6 +23,7 @@ from stages.evaluate.plain.sources import (
 from stages.generators.interface import Capabilities, Generator, Request
 from stages.metrics.features import PictureSet
 from tests.conftest import PICTURES
+from tests.stages import datasets
 
 
 class Labelled(Generator):
@@ -186,6 +189,52 @@ def test_a_conditional_generator_draws_the_references_proportions(monkeypatch: p
     assert np.bincount(drawn).tolist() == [120, 60, 20]
     assert np.abs(np.diff(drawn.astype(int))).sum() > 50  # shuffled: a part of the seeds has all classes, too
     assert source.notes == []
+
+
+class Prompted(Generator):
+    """A generator that takes prompts; notes them."""
+
+    identity = {"weights": "w" * 64}
+
+    def __init__(self) -> None:
+        self.capabilities = Capabilities("prompted", (2,), 8, 3, prompt=True)
+        self.seen: list[str] = []
+
+    def generate(self, request: Request) -> np.ndarray:
+        self.seen += request.prompts
+        return np.zeros((len(request.latent), 3, 8, 8), np.float32)
+
+
+def test_a_generator_of_prompts_draws_the_references_captions(monkeypatch: pytest.MonkeyPatch):
+    generator = Prompted()
+    place, captions = use(generator, monkeypatch), ["a", "b", "c"]
+    real = Source(reference([0] * 3, ("x",)), [(8, 8)], [], {}, captions=captions)
+    source = open_source(place, Draw(count=5, batch=2), None, real)
+    draw_all(source)
+    assert sorted(generator.seen[:3]) == captions and generator.seen[3:] == generator.seen[:2]
+    assert source.notes == [] and source.pictures.labels is None
+    bare = open_source(place, Draw(count=2), None, replace(real, captions=[]))
+    generator.seen.clear()
+    draw_all(bare)
+    assert generator.seen == ["", ""] and bare.notes == [NO_CAPTIONS]
+
+
+def test_a_split_knows_its_captions(tmp_path: Path):
+    data = normalized(tmp_path)
+    found = open_source(find_source(f"{data}:all"), Draw())
+    assert sorted(found.captions) == [f"caption {n}" for n in range(6) if n != 2]
+    part = open_source(find_source(f"{data}:all"), Draw(count=2))
+    assert len(part.captions) <= 2 and set(part.captions) < set(found.captions)
+
+
+def normalized(folder: Path) -> Path:
+    """Return a data set of six pictures, of which the third has no caption."""
+    files = {f"{n}.png": datasets.png(n) for n in range(6)}
+    pictures = [
+        Picture(key, "pictures.tar", key, caption="" if n == 2 else f"caption {n}") for n, key in enumerate(files)
+    ]
+    datasets.lay_out(folder, files, pictures)
+    return datasets.normalize(folder)
 
 
 def test_classes_are_matched_by_name():

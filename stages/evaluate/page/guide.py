@@ -30,6 +30,13 @@ PARTS = {
         "How much a picture changes for a small step of the latent; jumps between neighbours make it large.",
         "Karras et al. 2019, A style-based generator architecture",
     ),
+    "sampling": (
+        "guidance and steps",
+        "What the same seeds give with another strength of guidance, or with fewer or more sampling steps; distances "
+        "of fewer pictures are larger and compare with one another alone.",
+        "Ho and Salimans 2022, Classifier-free diffusion guidance; Song et al. 2021, Denoising diffusion implicit "
+        "models",
+    ),
     "spectrum": (
         "checkerboard",
         "Power at the frequencies that upsampling layers leave behind, over what real pictures hold there.",
@@ -38,7 +45,8 @@ PARTS = {
     "balance": (
         "balance",
         "What the discriminator says of real and of generated pictures over the training; apart for good means that "
-        "the generator gets no useful signal.",
+        "the generator gets no useful signal. Without a discriminator: how the loss went; loss_t0 to loss_t3 are the "
+        "quarters of the timesteps, the least noisy first.",
         "Karras et al. 2020, Training generative adversarial networks with limited data",
     ),
     "probe": (

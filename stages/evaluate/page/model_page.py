@@ -13,6 +13,7 @@ from stages.evaluate.page.parts import (
 )
 from stages.evaluate.page.pictures import latent_section, memorisation_section, sample_section
 from stages.evaluate.page.render import render
+from stages.evaluate.page.sampling import sampling_sections
 from stages.evaluate.page.score_names import parse
 from stages.evaluate.page.scores import score_sections
 from stages.evaluate.page.section import Section
@@ -42,6 +43,7 @@ def _unseen_by_scores(content: ModelReport) -> list[Section]:
         class_section(content),
         usefulness_section(content),
         latent_section(content),
+        *sampling_sections(content),
         balance_section(content),
         spectrum_section(content),
     ]

@@ -68,16 +68,18 @@ def _effect_cells(one: dict[str, Any]) -> tuple[str, ...]:
 
 
 def balance_section(content: ModelReport) -> Section:
-    """Return what the discriminator said over the training, its outputs drawn over kimg."""
+    """Return what the discriminator said over the training, its outputs drawn over kimg; without one, the errors."""
     tree = content.part("balance")
     series = series_of(tree)
     signs = {name: values for name, values in series.items() if name in SIGNS}
     logits = {name: values for name, values in series.items() if name.endswith("_logit")}
+    losses = {name: values for name, values in series.items() if name.startswith(("loss_t", "unexplained", "l1"))}
     charts = [
         curves([Curve(words(name), *values) for name, values in group.items()], "kimg", axis, title)
         for group, axis, title in (
             (signs, SIGN_AXIS, f"signs of the discriminator's outputs of {content.name}"),
             (logits, LOGIT_AXIS, f"the discriminator's outputs of {content.name}"),
+            (losses, "error", f"errors in the training of {content.name}"),
         )
         if group
     ]

@@ -96,6 +96,21 @@ def _latent_space(tree: Tree) -> str:
     )
 
 
+def _sampling(tree: Tree) -> str:
+    lines = []
+    for name, own in (("guidance", tree.get("default_guidance")), ("steps", tree.get("default_steps"))):
+        drawn = [row for row in tree.get(name, []) if "fd" in row]
+        if drawn:
+            best = min(drawn, key=lambda row: row["fd"])
+            mine = [row for row in drawn if row[name] == own]
+            told = f", at its own {number(own)} it is {number(mine[0]['fd'])}" if mine and best not in mine else ""
+            least = f"{number(best['fd'])} at {number(best[name])}"
+            lines.append(f"By {name} the least Fr\u00e9chet distance is {least}{told}.")
+    if "real" in tree:
+        lines.append(f"As many real pictures reach {number(tree['real']['fd'])}.")
+    return " ".join(lines)
+
+
 COMPUTED: dict[str, Callable[[Tree], str]] = {
     "memorisation": _memorisation,
     "probe": _probe,
@@ -103,4 +118,5 @@ COMPUTED: dict[str, Callable[[Tree], str]] = {
     "usefulness": _usefulness,
     "latent_space": _latent_space,
     "spectrum": _spectrum,
+    "sampling": _sampling,
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.errors import InputError
-from stages.evaluate.conditioning import Conditioned, wanted_labels
+from stages.evaluate.conditioning import Conditioned, captions_of, wanted_labels, wanted_prompts
 from stages.evaluate.plain.folder_pictures import COLOUR, Folder, open_folder, shown
 from stages.generators.interface import Generator
 from stages.generators.noise import RECIPE
@@ -54,13 +54,17 @@ class Draw:
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures with what a reader of scores must know of them: sizes (width, height), file formats, origin, notes."""
+    """Pictures with what a reader of scores must know of them: sizes (width, height), file formats, origin, notes.
+
+    `captions` are those of its pictures that have one.
+    """
 
     pictures: "PictureSet"
     sizes: list[tuple[int, int]]
     formats: list[str]
     origin: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
 
 
 def find_source(text: str) -> Place:
@@ -139,7 +143,7 @@ def open_source(place: Place, draw: Draw, contents: Any = None, reference: Sourc
     """Open a source; `contents` is what `look` returned for it.
 
     A generator draws as many pictures as the reference has unless `draw` says how many, and a conditional one draws
-    the reference's classes in the reference's proportions.
+    the reference's classes in the reference's proportions, or its captions.
 
     Raises:
         InputError: it cannot be opened, or it is not known how many pictures a generator should draw.
@@ -186,7 +190,8 @@ def _split_source(place: Place, draw: Draw, dataset: "ImageDataset") -> Source:
     labels = np.array([dataset.rows[position]["label"] for position in chosen], np.int64) if names else None
     pictures = PictureSet(shown(place.text), len(chosen), batches, identity, labels, names)
     origin = {"kind": SPLIT, "path": shown(place.text), "sha256": content, "split": split, **_chosen(draw)}
-    return Source(pictures, [(dataset.resolution, dataset.resolution)], [], origin)
+    captions = captions_of([dataset.rows[position] for position in chosen])
+    return Source(pictures, [(dataset.resolution, dataset.resolution)], [], origin, captions=captions)
 
 
 def _chosen(draw: Draw) -> dict[str, str]:
@@ -198,16 +203,19 @@ def _generator_source(place: Place, draw: Draw, reference: Source | None) -> Sou
 
     generator, count = open_generator(place, draw.provider), draw.count or 0
     seeds = range(draw.seed * SEEDS_PER_SEED, draw.seed * SEEDS_PER_SEED + count)
-    names, labels = generator.capabilities.class_names, None
-    notes: list[str] = []
-    if names:
-        labels, notes = wanted_labels(names, reference.pictures if reference else None, count, draw.seed)
-        generator = Conditioned(generator, seeds.start, labels)
+    takes, labels, prompts, notes = generator.capabilities, None, None, list[str]()
+    if takes.class_names:
+        labels, notes = wanted_labels(takes.class_names, reference.pictures if reference else None, count, draw.seed)
+    if takes.prompt:
+        prompts, found = wanted_prompts(reference.captions if reference else [], count, draw.seed)
+        notes = notes + found
+    if takes.class_names or takes.prompt:
+        generator = Conditioned(generator, seeds.start, labels, prompts)
     pictures = generated_set(shown(place.text), generator, seeds, draw.batch)
     origin: dict[str, Any] = {"kind": place.kind, "path": shown(place.text), **generator.identity, "noise": RECIPE}
     origin |= {"first_seed": seeds.start} | ({"provider": draw.provider} if place.kind == ONNX else {})
-    side = generator.capabilities.resolution
-    return Source(replace(pictures, labels=labels, class_names=names), [(side, side)], [], origin, notes)
+    labelled = replace(pictures, labels=labels, class_names=takes.class_names)
+    return Source(labelled, [(takes.resolution,) * 2], [], origin, notes)
 
 
 def open_generator(place: Place, provider: str = CPU_PROVIDER) -> Generator:

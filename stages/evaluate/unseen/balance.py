@@ -11,6 +11,18 @@ from stages.errors import InputError
 LOGITS = ("real_logit", "fake_logit", "train_logit", "holdout_logit", "generated_logit")
 SIGNS = ("real_sign", "fake_sign", "separation")
 OTHERS = ("loss_generator", "loss_discriminator", "r1", "p", "r_t", "diversity")
+ALONE = (
+    "loss",
+    "unexplained",
+    "loss_t0",
+    "loss_t1",
+    "loss_t2",
+    "loss_t3",
+    "l1",
+    "perceptual",
+    "kl",
+    "psnr",
+)  # without one
 SHOWN = 0.05  # of separation: a smaller change over half a training is none to speak of
 SURE = 2.0  # standard errors
 ALWAYS = 0.97  # separation from which on the discriminator is almost never wrong; as in the training's alerts
@@ -46,16 +58,21 @@ class Balance:
     series: dict[str, tuple[float | None, ...]]
     separation: Change | None
     overfitting: Change | None
+    loss: Change | None = None  # of a training without a discriminator
 
     @property
     def reading(self) -> str:
         """Return in one line what the series show."""
+        if not any(name in self.series for name in (*LOGITS, *SIGNS)):
+            return self._read_loss()
         return f"{self._read_separation()} {self._read_overfitting()}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         changes = {"separation": self.separation, "overfitting": self.overfitting}
         summary = {name: None if change is None else vars(change) for name, change in changes.items()}
+        if self.loss is not None:
+            summary["loss"] = vars(self.loss)
         series = {name: list(values) for name, values in self.series.items()}
         return {"reading": self.reading, **summary, "kimg": list(self.kimg), "series": series}
 
@@ -67,6 +84,16 @@ class Balance:
         end = f"separation {found.level:.2f} of 1 at the end, {found.change:+.2f} over the last half"
         won = "; the discriminator is almost never wrong" if found.level > ALWAYS else ""
         return f"The discriminator's outputs on real and generated pictures {way} ({end}){won}."
+
+    def _read_loss(self) -> str:
+        if self.loss is None:
+            return f"This training has no discriminator; fewer than {FEWEST} ticks tell how its loss goes: no reading."
+        share = self.loss.change / max(abs(self.loss.level), 1e-12)
+        still = "it still learns: a larger budget_kimg would help" if share < -SHOWN else "it has levelled off"
+        return (
+            f"This training has no discriminator. Its loss is {self.loss.level:.4f} at the end, {share:+.0%} over the "
+            f"last half; {still}."
+        )
 
     def _read_overfitting(self) -> str:
         found = self.overfitting
@@ -91,11 +118,13 @@ def read_balance(curve: list[dict[str, Any]]) -> Balance:
         raise InputError(
             f"row {bad} of curve.json is {str(curve[bad])[:80]}; expected an object with kimg; train again"
         )
-    series = {name: tuple(_number(row.get(name)) for row in curve) for name in (*LOGITS, *SIGNS, *OTHERS)}
+    names = (*LOGITS, *SIGNS, *OTHERS, *ALONE)
+    series = {name: tuple(_number(row.get(name)) for row in curve) for name in names}
     series["overfitting"] = tuple(_overfitting(row) for row in curve)
     present = {name: values for name, values in series.items() if any(value is not None for value in values)}
     known = tuple(value for value in kimg if value is not None)
-    return Balance(known, present, _change(known, series["separation"]), _change(known, series["overfitting"]))
+    separation, overfitting, loss = (_change(known, series[name]) for name in ("separation", "overfitting", "loss"))
+    return Balance(known, present, separation, overfitting, loss)
 
 
 def _overfitting(row: dict[str, Any]) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from stages.dataset import to_uint8
 from stages.errors import InputError
+from stages.evaluate.conditioning import captions_of
 from stages.evaluate.inputs import Pictures, groups_of, labels_of
 from stages.evaluate.picture_sets import SEEDS_PER_SEED
 from stages.evaluate.scoring import DOMAIN, AnyNetwork, Measured
@@ -16,6 +17,7 @@ from stages.evaluate.unseen.copy_search import Space, pixel_descriptors
 from stages.evaluate.unseen.latent_space import interpolate, measure_jumps, measure_path_length
 from stages.evaluate.unseen.memorisation import measure_memorisation
 from stages.evaluate.unseen.probe import Predictions, class_histogram, conditional_accuracy
+from stages.evaluate.unseen.sampling import evaluations
 from stages.evaluate.unseen.spectrum import measure_checkerboard
 from stages.evaluate.unseen.usefulness import Labelled, Offer, Options
 from stages.evaluate.unseen.usefulness import measure as measure_usefulness
@@ -31,6 +33,7 @@ EXAMINED = 2000  # generated pictures whose pixels are held in memory at most; f
 PAIRS_SHOWN = 16
 STRIPS, STRIP_STEPS, JUMP_PAIRS = 8, 12, 16
 JUMP_STEPS = 25
+EVALUATIONS = 10_000  # of a network that draws in steps, for each of path length, jumps and strips
 SLICE = 64
 CHUNK = 8  # pictures that a network takes at once: on a CPU more cost more each
 
@@ -76,7 +79,7 @@ class Examination:
             "usefulness": self.usefulness(),
             "latent_space": latent_space,
             "spectrum": or_absent(self.spectrum),
-            "balance": or_absent(lambda: read_balance(curve).to_json()),
+            "balance": or_absent(lambda: balance_of(curve)),
         }
         return Unseen(parts, pairs, strips)
 
@@ -118,15 +121,28 @@ class Examination:
 
     def latent_space(self) -> tuple[Part, np.ndarray]:
         """Return how evenly pictures change with the latent, and interpolations as uint8 (rows, steps, H, W, C)."""
-        if self.generator.capabilities.class_names:
-            return {"absent": "the model is conditional: its latent space is another one for each class"}, Unseen(
-                {}
-            ).strips
-        first = self.settings.seed * SEEDS_PER_SEED
-        length = measure_path_length(self.generator, self._features_of, seeds_of(first, self.settings.path_pairs))
-        jumps = measure_jumps(interpolate(self.generator, seeds_of(first, JUMP_PAIRS), JUMP_STEPS), self._features_of)
-        strips = to_uint8(interpolate(self.generator, seeds_of(first, STRIPS), STRIP_STEPS)).transpose(0, 1, 3, 4, 2)
-        return {"path_length": length.to_json(), "jumps": jumps.to_json(), "features": self.general.label}, strips
+        captions = captions_of(self.pictures.holdout.rows)
+        length = measure_path_length(
+            self.generator, self._features_of, self._path_seeds(self.settings.path_pairs, 3, least=4), captions=captions
+        )
+        seeds = self._path_seeds(JUMP_PAIRS, JUMP_STEPS)
+        jumps = measure_jumps(interpolate(self.generator, seeds, JUMP_STEPS, captions=captions), self._features_of)
+        strips = interpolate(self.generator, self._path_seeds(STRIPS, STRIP_STEPS), STRIP_STEPS, captions=captions)
+        part = {"path_length": length.to_json(), "jumps": jumps.to_json(), "features": self.general.label}
+        return part | self._fixed_condition(), to_uint8(strips).transpose(0, 1, 3, 4, 2)
+
+    def _path_seeds(self, pairs: int, each: int, least: int = 1) -> range:
+        """Return the seeds of so many pairs, fewer where `each` pictures of a pair take many network evaluations."""
+        takes = self.generator.capabilities
+        if takes.steps is not None:
+            work = each * evaluations(takes.steps, takes.default_guidance if takes.guidance else 1.0)
+            pairs = max(least, min(pairs, EVALUATIONS // work))
+        return seeds_of(self.settings.seed * SEEDS_PER_SEED, pairs)
+
+    def _fixed_condition(self) -> Part:
+        takes = self.generator.capabilities
+        kinds = [kind for kind, there in (("class", takes.class_names), ("prompt", takes.prompt)) if there]
+        return {"of_one": " and ".join(kinds)} if kinds else {}
 
     def spectrum(self) -> Part:
         """Return the strength of checkerboards and stripes at the upsampling frequencies."""
@@ -220,6 +236,13 @@ class Examination:
         size = CHUNK if self.general.device.type == "cpu" else len(pictures)
         parts = [self.general.classify(pictures[start : start + size])[0] for start in range(0, len(pictures), size)]
         return np.concatenate(parts)
+
+
+def balance_of(curve: list[Any]) -> Part:
+    """Return what a discriminator said over the training, or that there was none."""
+    if curve and all(isinstance(row, dict) and "loss_discriminator" not in row for row in curve):
+        return {"absent": "no discriminator took part in this training"}
+    return read_balance(curve).to_json()
 
 
 def figures_of(parts: dict[str, Part], features: str) -> dict[str, float]:

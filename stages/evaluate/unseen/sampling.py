@@ -63,6 +63,7 @@ class Trials:
     ) -> None:
         self.settings, self.pictures, self.network = settings, pictures, network
         self.generator, self.takes = generator, generator.capabilities
+        self.asked, _, _ = asked_for_the_data(settings, pictures, generator)
         self.count = min(settings.sampling.count, settings.count)
         self.seeds = seeds(settings)[: self.count]
         features = found.features[network.label]
@@ -109,8 +110,9 @@ class Trials:
         """Return what the trials' scores depend on, and those of as many train pictures: what is within reach."""
         count = min(self.count, len(self.train))
         chosen = floor_positions(len(self.train), count, self.settings.seed)
-        real = self._scores(self.train[chosen]) | {"clipped": clipped(self.pictures.holdout.pixels / 127.5 - 1)}
-        own = {"default_steps": self.takes.steps} if self.takes.steps else {}
+        pixels = self.pictures.holdout.pixels
+        real = self._scores(self.train[chosen]) | {"clipped": float(((pixels == 0) | (pixels == 255)).mean())}
+        own: Part = {"default_steps": self.takes.steps} if self.takes.steps else {}
         own |= {"default_guidance": self.takes.default_guidance} if self.takes.guidance else {}
         about = {"features": self.network.label, "count": self.count, "neighbours": self.neighbours}
         return about | own | {"real": real}
@@ -125,9 +127,7 @@ class Trials:
         return self.done[key]
 
     def _draw(self, steps: int | None, guidance: float) -> Trial:
-        drawing, _, _ = asked_for_the_data(self.settings, self.pictures, self.generator)
-        if steps != self.takes.steps:
-            drawing = drawing.resampled(steps, None)
+        drawing = self.asked if steps == self.takes.steps else self.asked.resampled(steps, None)
         asked = Asked(guidance=guidance if guidance != self.takes.default_guidance else None)
         start, batches, share = time.process_time(), list[np.ndarray](), 0.0
         for batch in drawing.draw(self.seeds, self.settings.batch, asked):

@@ -27,6 +27,8 @@ class DenoiserGraph(nn.Module):
 
     def forward(self, sample: Tensor, timestep: Tensor, *condition: Tensor) -> Tensor:
         """Return the prediction, shape (N, C, S, S), at timesteps (1,) or (N,); the rest as `Denoiser` takes it."""
+        for told in condition:  # the exporter finds this out too late for attention
+            torch._check(told.shape[0] == sample.shape[0])
         predicted: Tensor = self.denoiser(sample, _one_for_each(timestep, sample), *condition)
         return predicted
 
