@@ -54,11 +54,32 @@ def check_shapes(model: "onnx.ModelProto") -> None:
     except onnx.shape_inference.InferenceError as error:
         raise GateError(f"the exported graph's shapes contradict each other: {as_line(error)}") from error
     found = {value.name: dimensions(value) for value in (*inferred.value_info, *inferred.output)}
+    batch = batch_name(model)
     for value in (*model.graph.output, *model.graph.value_info):
-        if contradicts(found.get(value.name), dimensions(value)):
+        if contradicts(found.get(value.name), declared(value, batch, found.get(value.name))):
             raise GateError(
                 f"the exported graph declares {value.name} as {dimensions(value)}, but it is {found[value.name]}"
             )
+
+
+def batch_name(model: "onnx.ModelProto") -> str:
+    """Return the name of the first input's first dimension."""
+    sizes = model.graph.input[0].type.tensor_type.shape.dim
+    return str(sizes[0].dim_param) if sizes else ""
+
+
+def declared(value: "onnx.ValueInfoProto", batch: str, found: list[int | None] | None) -> list[int | None] | None:
+    """Return a value's declared dimensions; one that is open, but not the batch, excludes nothing.
+
+    Inside a loop the tracer does not follow every dimension.
+    """
+    sizes = dimensions(value)
+    if sizes is None or found is None or len(sizes) != len(found):
+        return sizes
+    names = [size.dim_param for size in value.type.tensor_type.shape.dim]
+    return [
+        known if own is None and name != batch else own for own, known, name in zip(sizes, found, names, strict=True)
+    ]
 
 
 def contradicts(found: list[int | None] | None, declared: list[int | None] | None) -> bool:
