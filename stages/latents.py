@@ -76,7 +76,10 @@ class LatentDataset:
         except (ValueError, EOFError, IndexError, OSError) as error:
             raise InputError(f"{path} is damaged ({error}); run `python -m stages.{self.stage}`") from error
         if values.shape[1:] != (2, *shape):
-            raise InputError(f"{path} has shape {values.shape}, expected (N, 2, {shape}); run `{self.stage}`")
+            found, expected = tuple(values.shape[1:]), (2, *shape)
+            raise InputError(
+                f"{path} holds rows of shape {found}, expected {expected}; run `python -m stages.{self.stage}`"
+            )
         return values
 
     @property

@@ -32,12 +32,16 @@ def take_pretrained(where: str, settings: AutoencoderSettings, dataset: ImageDat
 
 
 def open_pretrained(where: str, source: str) -> "AutoencoderKL":
-    """Return an AutoencoderKL of a folder, or of an id that is in the local cache or can be fetched."""
+    """Return an AutoencoderKL of a folder, or of an id that is in the local cache or can be fetched.
+
+    Of safetensors only, which hold no code. A folder may be that of a whole pipeline, with the weights in `vae`.
+    """
     from diffusers.models import AutoencoderKL
 
     folder = Path(source)
+    inner = folder / "vae" if (folder / "vae").is_dir() else folder
     try:
-        opened: Any = AutoencoderKL.from_pretrained(folder if folder.is_dir() else source)
+        opened: Any = AutoencoderKL.from_pretrained(inner if folder.is_dir() else source, use_safetensors=True)
     except Exception as error:  # whatever the hub's client and the loader raise means that it is not to be had
         line = " ".join(str(error).split())[:200]
         raise InputError(

@@ -39,12 +39,12 @@ def run(
         Interrupted: a signal arrived; the state is saved.
     """
     training = place / "training"
+    if not settings.pretrained:
+        run_session(f"autoencoder-{name}", f"autoencoders.{name}", settings, images, images, augment, training, adopt)
+    if rank():  # several processes train, one of them takes pretrained weights, encodes and measures
+        return
     if settings.pretrained:
         take_pretrained(f"autoencoders.{name}", settings, ImageDataset(images), training)
-    else:
-        run_session(f"autoencoder-{name}", f"autoencoders.{name}", settings, images, images, augment, training, adopt)
-    if rank():  # several processes train, one of them encodes
-        return
     finish(name, settings, images, augment, place, latents)
 
 

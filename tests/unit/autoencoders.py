@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from torch import Tensor, nn
 
 from stages.dataset import INDEX_SCHEMA, shard_name
@@ -19,13 +20,31 @@ from stages.trainer.world import World, open_accelerator
 from tests.unit.denoising import PLAIN
 
 TINY: dict[str, Any] = {
-    **{"factor": 2, "widths": [8, 16], "lr": 0.002, "warmup_kimg": 0, "perceptual": 0, "kl": 1e-6, "batch": 8},
-    **{"budget_kimg": 0.2, "ema_half_life_kimg": 0.01, "tick_kimg": 0.04, "checkpoint_kimg": 0.03, "threads": 1},
+    "factor": 2,
+    "widths": [8, 16],
+    "lr": 0.002,
+    "warmup_kimg": 0,
+    "perceptual": 0,
+    "kl": 1e-6,
+    "batch": 8,
+    "budget_kimg": 0.2,
+    "ema_half_life_kimg": 0.01,
+    "tick_kimg": 0.04,
+    "checkpoint_kimg": 0.03,
+    "threads": 1,
 }
 ADVERSARY: dict[str, Any] = {"weight": 0.5, "width": 8, "layers": 1}
-VAE = {
-    **{"family": "vae", "latent_channels": 4, "kl": 1.0, "noise": 0.1, "beta1": 0.9, "beta2": 0.99, "seed": 0},
-    **{"accumulation": 1, "checkpointing": False, "ema_rampup": 0.05},
+VAE: dict[str, Any] = {
+    "family": "vae",
+    "latent_channels": 4,
+    "kl": 1.0,
+    "noise": 0.1,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "seed": 0,
+    "accumulation": 1,
+    "checkpointing": False,
+    "ema_rampup": 0.05,
 }
 
 
@@ -54,7 +73,7 @@ def gradients_now(autoencoding: Autoencoding) -> dict[str, Tensor]:
     """Return the gradients that all networks hold, by NETWORK.PARAMETER."""
     networks: dict[str, nn.Module] = {**autoencoding.networks, "average": autoencoding.average}
     return {
-        f"{name}.{key}": parameter.grad.clone()
+        f"{name}.{key}": parameter.grad.clone(memory_format=torch.contiguous_format)
         for name, network in networks.items()
         for key, parameter in network.named_parameters()
         if parameter.grad is not None

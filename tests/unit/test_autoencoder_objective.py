@@ -89,6 +89,7 @@ def test_unit_vectors_have_length_1_and_a_finite_gradient_where_a_map_is_zero():
     assert lengths[0, 0] == 0
     assert lengths.flatten()[1:] == pytest.approx(torch.ones(3), abs=1e-5)
     directions.sum().backward()
+    assert maps.grad is not None
     assert bool(torch.isfinite(maps.grad).all())
 
 

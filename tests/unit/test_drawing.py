@@ -59,7 +59,13 @@ def test_without_a_label_classes_take_turns_by_seed(tmp_path: Path) -> None:
 
 def test_prompts_guidance_and_steps_reach_the_generator(tmp_path: Path) -> None:
     generator = Asked(prompt=True, guidance=True, steps=20)
-    wishes = {"prompt": "a \x1b cat", "negative": "blur", "guidance": 7.5, "steps": 5, "sampler": "ddim"}
+    wishes: dict[str, Any] = {
+        "prompt": "a \x1b cat",
+        "negative": "blur",
+        "guidance": 7.5,
+        "steps": 5,
+        "sampler": "ddim",
+    }
     (request,), told = asked(generator, tmp_path, **wishes)
     assert list(request.prompts) == ["a \x1b cat"] * 3
     assert (request.negative, request.guidance) == ("blur", 7.5)

@@ -119,7 +119,7 @@ def test_guidance_and_negative_prompts_go_with_the_wanted_prompts() -> None:
 
 
 def test_rows_without_a_caption_are_left_out() -> None:
-    rows = [{"caption": "a cat"}, {"caption": None}, {"caption": "  "}, {}, {"caption": "an owl"}]
+    rows: list[dict] = [{"caption": "a cat"}, {"caption": None}, {"caption": "  "}, {}, {"caption": "an owl"}]
     assert captions_of(rows) == ["a cat", "an owl"]
 
 

@@ -79,7 +79,7 @@ class Examination:
             "usefulness": self.usefulness(),
             "latent_space": latent_space,
             "spectrum": or_absent(self.spectrum),
-            "balance": or_absent(lambda: balance_of(curve)),
+            "balance": or_absent(lambda: read_balance(curve).to_json()),
         }
         return Unseen(parts, pairs, strips)
 
@@ -236,13 +236,6 @@ class Examination:
         size = CHUNK if self.general.device.type == "cpu" else len(pictures)
         parts = [self.general.classify(pictures[start : start + size])[0] for start in range(0, len(pictures), size)]
         return np.concatenate(parts)
-
-
-def balance_of(curve: list[Any]) -> Part:
-    """Return what a discriminator said over the training, or that there was none."""
-    if curve and all(isinstance(row, dict) and "loss_discriminator" not in row for row in curve):
-        return {"absent": "no discriminator took part in this training"}
-    return read_balance(curve).to_json()
 
 
 def figures_of(parts: dict[str, Part], features: str) -> dict[str, float]:
