@@ -1,5 +1,6 @@
 """Takes an autoencoder in diffusers' format that somebody else has trained."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ def open_pretrained(where: str, source: str) -> "AutoencoderKL":
     folder = Path(source)
     inner = folder / "vae" if (folder / "vae").is_dir() else folder
     try:
-        opened: Any = AutoencoderKL.from_pretrained(inner if folder.is_dir() else source, use_safetensors=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the hub's client about itself; what fails is told below, in one line
+            opened: Any = AutoencoderKL.from_pretrained(inner if folder.is_dir() else source, use_safetensors=True)
     except Exception as error:  # whatever the hub's client and the loader raise means that it is not to be had
         line = " ".join(str(error).split())[:200]
         raise InputError(

@@ -146,12 +146,21 @@ def test_weights_that_are_not_there_or_do_not_fit_are_refused(encoded, run_stage
     before = results()
     select_latents(Path.cwd(), pretrained="somebody/nothing-of-this-name")
     done = run_stage("autoencoder", "kl", HF_HUB_OFFLINE="1")
-    assert_refused(done, "autoencoders.kl.pretrained is somebody/nothing-of-this-name: no such folder", "not be fetched")
+    assert_refused(done, "autoencoders.kl.pretrained is somebody/nothing-of-this-name", "no such folder", "not be fetched")
     select_latents(Path.cwd(), pretrained=(PLACE / "training/weights/vae").as_posix(), factor=4, widths=[8, 8, 16])
     assert_refused(run_stage("autoencoder", "kl"), "autoencoders.kl.pretrained has factor 2, expected 4")
     assert results() == before
 
 
 def test_what_cannot_be_encoded_is_refused_before_any_work(workspace, run_stage):
-    select_latents(Path.cwd(), factor=8, widths=[8] * 4)
-    assert_refused(run_stage("autoencoder", "kl"), "models.ldm has 2 widths" if False else "latents", "wide")
+    for changes, name, words in (
+        ({}, "nobody", ("nobody is not encoded", "kl")),
+        ({"factor": 4}, "kl", ("autoencoders.kl", "factor 4 needs 3 widths, widths has 2")),
+        ({"batch": 64}, "kl", ("autoencoders.kl.batch is 64", "only 41 training pictures")),
+    ):
+        select_latents(Path.cwd(), **changes)
+        assert_refused(run_stage("autoencoder", name), *words)
+    select_latents(Path.cwd())
+    shutil.rmtree("data/images")
+    assert_refused(run_stage("autoencoder", "kl"), "data/images does not exist", "python -m stages.normalize")
+    assert not Path("models").exists()

@@ -106,6 +106,7 @@ def test_a_saved_denoiser_comes_back_the_same_from_the_folder_diffusers_reads(ki
     import diffusers
 
     config = UNET | SHAPE | DIFFUSERS | kind | {"condition": condition, "prediction": "flow"}
+    config |= {"steps": 4, "guidance": 1.0, "condition_dropout": 0.1, "text": {"negative": "", "length": 8}}
     denoiser = built(**config).eval()
     files = write_pipeline(tmp_path, denoiser, None, None, config)
     (folder,) = {Path(name).parts[0] for name in files}
