@@ -30,9 +30,7 @@ class Denoiser(nn.Module):
         out: Tensor
         if self.condition == "text":
             embeddings, mask = condition
-            (out,) = self.network(
-                sample, timestep, embeddings, encoder_attention_mask=mask.bool(), return_dict=False
-            )
+            (out,) = self.network(sample, timestep, embeddings, encoder_attention_mask=mask.bool(), return_dict=False)
         elif self.condition == "class" or isinstance(self.network, DiTTransformer2DModel):
             labels = condition[0] if condition else timestep.long() * 0
             named = {"class_labels": labels, "return_dict": False}

@@ -93,7 +93,9 @@ class DiffusionSettings(TrainingSettings):
             raise ValueError(f"attention has {len(self.attention)} levels, widths has {len(self.widths)}")
         narrow = [width for width in self._attending() if width < self.head_width]
         if narrow:
-            raise ValueError(f"head_width is {self.head_width}, wider than a level with attention: {narrow[0]} channels")
+            raise ValueError(
+                f"head_width is {self.head_width}, wider than a level with attention: {narrow[0]} channels"
+            )
         if self.guidance != 1 and (self.condition == "none" or not self.condition_dropout):
             raise ValueError(f"guidance is {self.guidance}, which needs a condition and condition_dropout above 0")
         if self.denoiser == "dit" and self.condition == "text":

@@ -1,4 +1,4 @@
-"""The autoencoder's stage as a process: what it leaves, interruption, weights of others, refusals."""
+"""The autoencoder's stage as a process, and latent diffusion that learns from what it leaves."""
 
 import json
 import shutil
@@ -21,16 +21,35 @@ from tests.conftest import copy_workspace, stage_or_fail
 from tests.stages.test_data import assert_refused
 
 PLACE, LATENTS = Path("models/autoencoders/kl"), Path("data/latents/kl")
+LDM_WEIGHTS = Path("models/ldm/training/weights")
 WORK = Path(".work/train/autoencoder-kl")
 KL: dict[str, Any] = {
-    **{"factor": 2, "widths": [8, 16], "perceptual": 0, "lr": 0.005, "warmup_kimg": 0, "batch": 16, "threads": 1},
-    **{"budget_kimg": 0.512, "tick_kimg": 0.128, "checkpoint_kimg": 0.128, "ema_half_life_kimg": 0.05},
-    **{"adversarial": {"width": 8, "layers": 1, "start_kimg": 0.256}},
+    "factor": 2,
+    "widths": [8, 16],
+    "perceptual": 0,
+    "lr": 0.005,
+    "warmup_kimg": 0,
+    "batch": 16,
+    "threads": 1,
+    "budget_kimg": 0.512,
+    "tick_kimg": 0.128,
+    "checkpoint_kimg": 0.128,
+    "ema_half_life_kimg": 0.05,
+    "adversarial": {"width": 8, "layers": 1, "start_kimg": 0.256},
 }
 LDM: dict[str, Any] = {
-    **{"widths": [8, 16], "attention": [False, False], "layers": 1, "warmup_kimg": 0.1, "steps": 4, "threads": 1},
-    **{"batch": 16, "budget_kimg": 0.256, "tick_kimg": 0.128, "checkpoint_kimg": 0.128, "ema_half_life_kimg": 0.05},
-    **{"condition": "class"},
+    "widths": [8, 16],
+    "attention": [False, False],
+    "layers": 1,
+    "warmup_kimg": 0.1,
+    "steps": 4,
+    "threads": 1,
+    "batch": 16,
+    "budget_kimg": 0.256,
+    "tick_kimg": 0.128,
+    "checkpoint_kimg": 0.128,
+    "ema_half_life_kimg": 0.05,
+    "condition": "class",
 }
 FIGURES = ("psnr", "ssim", "reconstruction_fd_efficientnet_lite0")
 
@@ -146,7 +165,9 @@ def test_weights_that_are_not_there_or_do_not_fit_are_refused(encoded, run_stage
     before = results()
     select_latents(Path.cwd(), pretrained="somebody/nothing-of-this-name")
     done = run_stage("autoencoder", "kl", HF_HUB_OFFLINE="1")
-    assert_refused(done, "autoencoders.kl.pretrained is somebody/nothing-of-this-name", "no such folder", "not be fetched")
+    assert_refused(
+        done, "autoencoders.kl.pretrained is somebody/nothing-of-this-name", "no such folder", "not be fetched"
+    )
     select_latents(Path.cwd(), pretrained=(PLACE / "training/weights/vae").as_posix(), factor=4, widths=[8, 8, 16])
     assert_refused(run_stage("autoencoder", "kl"), "autoencoders.kl.pretrained has factor 2, expected 4")
     assert results() == before
@@ -164,3 +185,58 @@ def test_what_cannot_be_encoded_is_refused_before_any_work(workspace, run_stage)
     shutil.rmtree("data/images")
     assert_refused(run_stage("autoencoder", "kl"), "data/images does not exist", "python -m stages.normalize")
     assert not Path("models").exists()
+
+
+@pytest.fixture(scope="session")
+def latent_model_once(encoded_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The encoded folder with a trained latent-diffusion model beside it."""
+    folder = tmp_path_factory.mktemp("ldm") / "workspace"
+    shutil.copytree(encoded_once, folder)
+    stage_or_fail(folder, "train", "ldm")
+    return folder
+
+
+@pytest.fixture
+def latent_model(latent_model_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the folder with the trained model; it is the current one."""
+    return copy_workspace(latent_model_once, tmp_path, monkeypatch)
+
+
+def test_the_weights_carry_the_decoder_of_the_latents_with_its_scaling(latent_model):
+    config = json.loads((LDM_WEIGHTS / "vae/config.json").read_text())
+    latents = LatentDataset(LATENTS)
+    assert config["scaling_factor"] == pytest.approx(latents.scaling_factor)
+    name = "diffusion_pytorch_model.safetensors"
+    assert sha256_file(LDM_WEIGHTS / "vae" / name) == latents.description["autoencoder_sha256"]
+    model = json.loads((LDM_WEIGHTS / "config.json").read_text())
+    assert model["latent_shape"] == [4, 8, 8]
+    assert model["identity"]["dataset"] == latents.content_hash
+    record = json.loads(Path("models/ldm/training/record.json").read_text())
+    assert record["autoencoder"]["psnr"] == pytest.approx(latents.description["autoencoder"]["psnr"])
+
+
+def test_a_class_by_name_is_the_class_by_number(latent_model, run_stage):
+    names = json.loads(Path("data/images/dataset.json").read_text())["class_names"]
+    for label, folder in ((names[1], "by_name"), ("1", "by_number")):
+        asked = ("--label", label, "--count", "2", "--out", folder)
+        done = run_stage("generators", "--model", "ldm", *asked)
+        assert done.returncode == 0, done.stderr
+    first, second = (
+        np.stack([np.asarray(Image.open(path)) for path in sorted(Path(folder).iterdir())])
+        for folder in ("by_name", "by_number")
+    )
+    assert first.shape == (2, 16, 16, 3)
+    assert np.array_equal(first, second)
+
+
+def test_latents_that_are_gone_stale_or_not_selected_are_refused(latent_model, run_stage):
+    weights = LATENTS / "vae/diffusion_pytorch_model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-4] + bytes(4))
+    assert_refused(run_stage("train", "ldm"), "latents of autoencoder", "python -m stages.autoencoder kl")
+    weights.write_bytes(data)
+    shutil.rmtree(LATENTS)
+    assert_refused(run_stage("train", "ldm"), "data/latents/kl does not exist", "python -m stages.autoencoder kl")
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(params | {"encode": []}, sort_keys=False))
+    assert_refused(run_stage("train", "ldm"), "encode is []", "latents of ['kl']")

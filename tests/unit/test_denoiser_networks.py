@@ -81,7 +81,9 @@ def test_tokens_behind_the_mask_are_not_read():
     hidden = embeddings + (~mask)[:, :, None] * 5.0
     assert torch.allclose(denoiser(sample, times, embeddings, mask), denoiser(sample, times, hidden, mask), atol=1e-5)
     shown = embeddings + mask[:, :, None] * 5.0
-    assert not torch.allclose(denoiser(sample, times, embeddings, mask), denoiser(sample, times, shown, mask), atol=1e-3)
+    assert not torch.allclose(
+        denoiser(sample, times, embeddings, mask), denoiser(sample, times, shown, mask), atol=1e-3
+    )
 
 
 def test_classes_have_one_label_more_for_none():

@@ -180,7 +180,13 @@ def test_steps_after_a_state_on_disk_equal_steps_without_it(images, tmp_path):
     steps(after, 3, 7)
     expected, found = whole.export_state(56, {}).tensors, after.export_state(56, {}).tensors
     assert expected.keys() == found.keys()
-    assert {name.split("/")[0] for name in found} == {"denoiser", "average", "average_ema0.02", "average_ema0.05", "adam"}
+    assert {name.split("/")[0] for name in found} == {
+        "denoiser",
+        "average",
+        "average_ema0.02",
+        "average_ema0.05",
+        "adam",
+    }
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
     assert not torch.equal(expected["average/network.conv_in.weight"], expected["denoiser/network.conv_in.weight"])
 

@@ -152,7 +152,10 @@ def test_pixels_and_latents_of_an_encoded_autoencoder_are_accepted(tmp_path):
             lambda p: (in_latents(p, factor=8, widths=[8] * 4), p["models"]["mine"].update(budget_kimg=600)),
             ("models.mine has 3 widths", "2 wide, no multiple of 4"),
         ),
-        (lambda p: p["models"]["mine"].update(budget_kimg=100), ("models.mine.ema_half_life_kimg is 500", "100.0 kimg")),
+        (
+            lambda p: p["models"]["mine"].update(budget_kimg=100),
+            ("models.mine.ema_half_life_kimg is 500", "100.0 kimg"),
+        ),
         (lambda p: p["models"]["mine"].update(steps=7), ("models.mine", "steps is 7", "5 or 8")),
     ],
 )

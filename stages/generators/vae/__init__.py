@@ -17,9 +17,7 @@ class VaeGenerator(TorchGenerator):
     def __init__(self, network: PictureDecoder, config: dict[str, Any]) -> None:
         self.network = network.eval().requires_grad_(False)
         self.identity = dict(config.get("identity", {}))
-        self.capabilities = Capabilities(
-            "vae", tuple(config["latent_shape"]), config["resolution"], config["channels"]
-        )
+        self.capabilities = Capabilities("vae", tuple(config["latent_shape"]), config["resolution"], config["channels"])
 
     @torch.inference_mode()
     def generate(self, request: Request) -> np.ndarray:

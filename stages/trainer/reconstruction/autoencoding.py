@@ -96,9 +96,7 @@ class Autoencoding:
             statistics |= self._discriminator_step(reals, [drawn for drawn, _ in found], seen, whole)
         self.world.average(statistics.values())
         half_life = self.settings.ema_half_life_kimg * 1000
-        update_average(
-            self.average, self.autoencoder, ema_decay(whole, seen, half_life, self.settings.ema_rampup)
-        )
+        update_average(self.average, self.autoencoder, ema_decay(whole, seen, half_life, self.settings.ema_rampup))
         return self._complete(statistics)
 
     def _is_judged(self, seen: int) -> bool:
@@ -136,9 +134,7 @@ class Autoencoding:
         latent = posterior.mean + posterior.std * noise
         return posterior, self.autoencoder.decode(latent, return_dict=False)[0].float()
 
-    def _adversarial_gradient(
-        self, copy: Tensor, drawn: Tensor, gradient: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _adversarial_gradient(self, copy: Tensor, drawn: Tensor, gradient: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the adversarial loss's gradient at the reconstruction, weighted; `gradient` is the reconstruction's.
 
         Both are carried on to the last layer's weight, and averaged over processes, to compare their norms.
