@@ -35,6 +35,8 @@ class DiffusionGenerator(TorchGenerator):
     ) -> None:
         self.denoiser, self.decoder, self.config, self.text = denoiser, decoder, config, text
         self.identity = dict(config.get("identity", {}))
+        if "pictures" in config:  # also of latents: the data is the pictures
+            self.identity["dataset"] = config["pictures"]
         self.trajectory: Trajectory = trace(schedule_of(config), config["sampler"], config["steps"])
         conditional = config["condition"] != "none" and config["condition_dropout"] > 0
         shape = tuple(config["latent_shape"])

@@ -84,6 +84,7 @@ class DenoisingLearner(Learner):
             "class_names": list(self.conditions.class_names),
             "text": settings.text.model_dump(include={"length", "prompts", "negative"}),
             "text_width": self.conditions.width,
+            "pictures": data.content_hash,  # whatever was learnt from, these are what it has seen
         }
 
     def step(self, positions: np.ndarray, seen: int) -> dict[str, Tensor]:
@@ -157,7 +158,8 @@ class DenoisingLearner(Learner):
 
     def about(self) -> dict[str, Any]:
         """Return how well the autoencoder of the latents reconstructs hold-out pictures, and what it cost."""
-        return {"autoencoder": self.source.about} if self.source.about else {}
+        seen = {"pictures": self.config["pictures"]}
+        return seen | ({"autoencoder": self.source.about} if self.source.about else {})
 
     def generator(self, average: str = "") -> DiffusionGenerator:
         """Return one average as a generator."""
