@@ -25,7 +25,7 @@ from stages.process import prepare_environment
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.utils.data import DataLoader
 
     from stages.trainer.denoising.learner import DenoisingLearner
@@ -64,13 +64,21 @@ def open_ours(case: Case, precision: str, folder: Path) -> "TrainingLoop":
     from tests.unit.denoising import open_tiny, random_pictures, write_images
 
     images = write_images(folder / "images", random_pictures(PICTURES, case.side, channels=case.channels))
-    without_end = dict.fromkeys(("budget_kimg", "tick_kimg", "checkpoint_kimg"), 1e6)
+    without_end: dict[str, Any] = dict.fromkeys(("budget_kimg", "tick_kimg", "checkpoint_kimg"), 1e6)
     learner = open_tiny(
         images,
         World(accelerator_of(precision)),
         precision=precision,
-        **{"prediction": "epsilon", "sampler": "ddim", "steps": 50, "widths": list(case.widths), "head_width": 32},
-        **{"lr": RATE, "beta1": BETAS[0], "beta2": BETAS[1], "weight_decay": DECAY, "batch": case.batch},
+        prediction="epsilon",
+        sampler="ddim",
+        steps=50,
+        widths=list(case.widths),
+        head_width=32,
+        lr=RATE,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        weight_decay=DECAY,
+        batch=case.batch,
         **{"warmup_kimg": WARM_UP_STEPS * case.batch / 1000, "ema_half_life_kimg": 10, **without_end},
     )
     return TrainingLoop(learner, folder / "work")
@@ -109,7 +117,7 @@ def decoded(learner: "DenoisingLearner", batch: int) -> "DataLoader":
 class Script:
     """What the script prepares before its loop: network, average, noise, optimizer, rate."""
 
-    def __init__(self, network: "nn.Module", loader: "DataLoader", precision: str) -> None:
+    def __init__(self, network: Any, loader: "DataLoader", precision: str) -> None:
         import torch
         from diffusers import DDPMScheduler, UNet2DModel
         from diffusers.optimization import get_scheduler
@@ -123,9 +131,9 @@ class Script:
             inv_gamma=1.0,
             power=3 / 4,
             model_cls=UNet2DModel,
-            model_config=network.config,
+            model_config=dict(network.config),
         )
-        self.noise = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", prediction_type="epsilon")
+        self.noise: Any = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", prediction_type="epsilon")
         optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, betas=BETAS, weight_decay=DECAY, eps=1e-8)
         rate = get_scheduler(
             "cosine", optimizer, num_warmup_steps=WARM_UP_STEPS, num_training_steps=len(loader) * EPOCHS

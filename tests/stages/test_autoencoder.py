@@ -161,6 +161,7 @@ def test_weights_of_others_give_the_same_latents_without_a_training(encoded, run
     assert json.loads((PLACE / "training/record.json").read_text())["pretrained"] == "given"
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_there_or_do_not_fit_are_refused(encoded, run_stage):
     before = results()
     select_latents(Path.cwd(), pretrained="somebody/nothing-of-this-name")
@@ -215,6 +216,7 @@ def test_the_weights_carry_the_decoder_of_the_latents_with_its_scaling(latent_mo
     assert record["autoencoder"]["psnr"] == pytest.approx(latents.description["autoencoder"]["psnr"])
 
 
+@pytest.mark.slow
 def test_a_class_by_name_is_the_class_by_number(latent_model, run_stage):
     names = json.loads(Path("data/images/dataset.json").read_text())["class_names"]
     for label, folder in ((names[1], "by_name"), ("1", "by_number")):

@@ -22,6 +22,7 @@ def learned() -> tuple[list[dict[str, float]], np.ndarray, int]:
     return curve, np.asarray(Image.open(last), np.int16), machine["processes"]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(workspace, run_stage, monkeypatch: pytest.MonkeyPatch):
     """Sums of floats in another order: the same curve and pictures, as far as they are written."""
     select_ddpm(Path.cwd(), dropout=0, condition="class", budget_kimg=0.256)

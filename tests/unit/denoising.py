@@ -1,4 +1,4 @@
-"""Small trainings of a denoiser without the stages before it: pictures as data/images holds them, settings, a learner."""
+"""Small trainings of a denoiser without the stages before it: pictures as in data/images, settings, a learner."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,18 +22,36 @@ from stages.trainer.world import World
 PLAIN = Policy("none", (), 0.0, False, 0.6, 4, 500, False)
 MIRRORED = replace(PLAIN, mirror=True)
 TINY: dict[str, Any] = {
-    **{"family": "diffusion", "denoiser": "unet", "widths": [8, 16], "attention": [False, True], "head_width": 8},
-    **{"prediction": "flow", "sampler": "flow_euler", "steps": 4, "lr": 1e-3, "beta1": 0.9, "beta2": 0.99},
-    **{"batch": 8, "accumulation": 1, "checkpointing": False, "precision": "fp32", "threads": 1, "seed": 0},
-    **{"budget_kimg": 0.1, "ema_half_life_kimg": 0.01, "ema_rampup": 0.05, "tick_kimg": 0.04, "checkpoint_kimg": 0.03},
+    "family": "diffusion",
+    "denoiser": "unet",
+    "widths": [8, 16],
+    "attention": [False, True],
+    "head_width": 8,
+    "prediction": "flow",
+    "sampler": "flow_euler",
+    "steps": 4,
+    "lr": 1e-3,
+    "beta1": 0.9,
+    "beta2": 0.99,
+    "batch": 8,
+    "accumulation": 1,
+    "checkpointing": False,
+    "precision": "fp32",
+    "threads": 1,
+    "seed": 0,
+    "budget_kimg": 0.1,
+    "ema_half_life_kimg": 0.01,
+    "ema_rampup": 0.05,
+    "tick_kimg": 0.04,
+    "checkpoint_kimg": 0.03,
 }
-ANCESTRAL = {"prediction": "epsilon", "sampler": "ddim"}  # what the papers before flow matching do
+ANCESTRAL: dict[str, Any] = {"prediction": "epsilon", "sampler": "ddim"}  # what the papers before flow matching do
 
 
 def write_images(
     folder: Path,
     pixels: np.ndarray,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int] | np.ndarray | None = None,
     class_names: Sequence[str] = (),
     captions: Sequence[str] | None = None,
 ) -> Path:

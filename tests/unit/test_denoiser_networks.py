@@ -21,8 +21,15 @@ from tests.unit.shapes import NAMES
 SHAPE = {"latent_shape": [4, 8, 8], "class_names": ["a", "b"], "text_width": 12}
 ALL = np.arange(8)
 UNET: dict[str, Any] = {
-    **{"denoiser": "unet", "condition": "none", "widths": [8, 16], "layers": 1, "attention": [False, True]},
-    **{"head_width": 8, "heads": 2, "patch": 2, "dropout": 0.0},
+    "denoiser": "unet",
+    "condition": "none",
+    "widths": [8, 16],
+    "layers": 1,
+    "attention": [False, True],
+    "head_width": 8,
+    "heads": 2,
+    "patch": 2,
+    "dropout": 0.0,
 }
 DIT = {"denoiser": "dit", "layers": 2}
 DIFFUSERS = {"family": "diffusion", "schedule": "linear", "zero_terminal_snr": False, "sampler": "flow_euler"}

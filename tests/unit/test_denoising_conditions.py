@@ -1,6 +1,7 @@
 """What a denoiser is told, what is hidden from it, and data that cannot tell it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from stages.errors import InputError
 from stages.generators.diffusion.generator import DiffusionGenerator
 from stages.generators.interface import Request
 from stages.generators.noise import latents
-from stages.metrics.classifier import TrainingRecipe, classify, train
-from stages.trainer.denoising.conditions import ClassConditions, evenly
+from stages.metrics.classifier import Classifier, TrainingRecipe, classify, train
+from stages.trainer.denoising.conditions import ClassConditions, TextConditions, evenly
 from stages.trainer.order import PictureOrder
 from tests.unit.denoising import open_tiny, random_pictures, write_images
 from tests.unit.shapes import NAMES, shapes
@@ -83,7 +84,7 @@ def test_a_condition_without_classes_is_refused(tmp_path):
 
 def test_captions_that_are_missing_are_refused(tmp_path, text):
     folder = write_images(tmp_path, random_pictures(8), captions=["a square"] * 7 + [""])
-    with pytest.raises(InputError, match="1 of 8 training pictures have no caption.*first: 00007"):
+    with pytest.raises(InputError, match=r"1 of 8 training pictures have no caption.*first: 00007"):
         open_tiny(folder, **text)
 
 
@@ -93,6 +94,7 @@ def test_hidden_captions_are_the_empty_prompt(images, text):
     embeddings, masks = learner.conditions.rows(torch.tensor([0, 1, 2]), hidden)
     assert embeddings.shape == (3, LENGTH, WIDTH)
     own, own_masks = learner.conditions.rows(torch.tensor([0, 1, 2]), torch.zeros(3, dtype=torch.bool))
+    assert isinstance(learner.conditions, TextConditions)
     empty, empty_mask = learner.conditions.embeddings.empty()
     assert torch.equal(embeddings, torch.stack([empty[0], own[1], empty[0]]))
     assert torch.equal(masks, torch.stack([empty_mask[0], own_masks[1], empty_mask[0]]))
@@ -119,7 +121,7 @@ def test_positions_are_evenly_apart_and_start_again_after_the_last():
 CPU = torch.device("cpu")
 
 
-def shown(probe: torch.nn.Module, pictures: np.ndarray) -> np.ndarray:
+def shown(probe: Classifier, pictures: np.ndarray) -> np.ndarray:
     """Return the classes that a probe sees in uint8 pictures (N, 3, S, S)."""
     return classify(probe, pictures, CPU)[1].argmax(1)
 
@@ -137,7 +139,13 @@ def test_a_model_by_class_shows_the_class_that_is_asked_for(tmp_path):
     unseen, truth = shapes((60, 60, 60), seed=9)
     assert (shown(probe, unseen) == truth).mean() > 0.95
     folder = write_images(tmp_path, pictures.transpose(0, 2, 3, 1), labels, NAMES)
-    sizes = {"widths": [16, 32], "head_width": 16, "batch": 16, "budget_kimg": 12, "ema_half_life_kimg": 0.5}
+    sizes: dict[str, Any] = {
+        "widths": [16, 32],
+        "head_width": 16,
+        "batch": 16,
+        "budget_kimg": 12,
+        "ema_half_life_kimg": 0.5,
+    }
     learner = open_tiny(folder, **sizes, condition="class", lr=3e-3, steps=12, timesteps="logit_normal", guidance=2.0)
     asked = np.arange(60) % 3
     assert (shown(probe, drawn(learner.generator(), asked, 1.0)) == asked).mean() < 0.6

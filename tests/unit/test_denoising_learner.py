@@ -2,8 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,29 @@ from stages.errors import Interrupted
 from stages.generators.diffusion.generator import DiffusionGenerator
 from stages.generators.interface import Request
 from stages.generators.noise import latents
+from stages.networks.vae import build_autoencoder
 from stages.ranks import free_port
 from stages.storage import sha256_tree
 from stages.trainer.denoising.learner import BUCKETS, DenoisingLearner
+from stages.trainer.denoising.process import Noised
 from stages.trainer.ema import ema_decay
 from stages.trainer.learner import Learner
 from stages.trainer.loop import TrainingLoop
 from stages.trainer.state import StateFolder
 from tests.conftest import ROOT
-from tests.unit.denoising import ANCESTRAL, MIRRORED, gradients_of, open_tiny, random_pictures, write_images
+from tests.unit.denoising import (
+    ANCESTRAL,
+    MIRRORED,
+    gradients_of,
+    open_job,
+    open_tiny,
+    random_pictures,
+    settings_of,
+    write_images,
+)
 from tests.unit.shapes import NAMES
+from tests.unit.test_latents import CONFIG as LATENT
+from tests.unit.test_latents import write as write_latents
 
 COUNT = 24
 ALL = np.arange(8)
@@ -50,7 +63,7 @@ class Oracle(nn.Module):
     def forward(self, noisy: Tensor, timesteps: Tensor, *_: Tensor) -> Tensor:
         signal, sigma = self.process.levels(timesteps)
         noise = (noisy - signal * self.clean) / sigma
-        noised = SimpleNamespace(clean=self.clean, noise=noise, signal=signal, sigma=sigma)
+        noised = Noised(self.clean, noise, noisy, signal, sigma, timesteps)
         return self.process.target(noised) + self.error + self.weight
 
 
@@ -86,10 +99,10 @@ def test_losses_are_told_apart_by_quarters_of_the_timesteps(images):
     assert row["loss"] == pytest.approx(float((shares * torch.tensor([1, 4, 9, 16])).sum()) / 96, rel=1e-4)
 
 
-def test_a_quarter_without_pictures_has_no_loss(images):
+def test_a_quarter_without_pictures_has_no_loss(images, monkeypatch):
     learner = open_tiny(images)
     learner.running = Oracle(learner, learner.source.samples(ALL, 0), 1.0)
-    learner.process.draw_timesteps = lambda count, random: torch.full((count,), 600.0)
+    monkeypatch.setattr(learner.process, "draw_timesteps", lambda count, random: torch.full((count,), 600.0))
     row = learner.finish_row({name: float(value) for name, value in learner.step(ALL, 0).items()}, 8)
     assert {name for name in row if name.startswith("loss_t")} == {"loss_t2"}
     assert row["loss_t2"] == pytest.approx(1, rel=1e-4)
@@ -157,8 +170,14 @@ def test_a_tiny_network_learns_four_pictures_by_heart(tmp_path):
 
 
 TOUCHY: dict[str, Any] = {  # all that a step draws, and all that a state must hold
-    **{"condition": "class", "dropout": 0.2, "warmup_kimg": 0.1, "weight_decay": 0.01, "timesteps": "logit_normal"},
-    **{"ema_also_kimg": [0.02, 0.05], "score_kimg": 0.04, "ema_rampup": 0},
+    "condition": "class",
+    "dropout": 0.2,
+    "warmup_kimg": 0.1,
+    "weight_decay": 0.01,
+    "timesteps": "logit_normal",
+    "ema_also_kimg": [0.02, 0.05],
+    "score_kimg": 0.04,
+    "ema_rampup": 0,
 }
 
 
@@ -332,3 +351,27 @@ def test_two_processes_take_the_gradients_of_one_with_the_whole_batch(images, tm
         worst = max((found[name] - expected[name]).abs().max().item() for name in expected)
         assert worst < 1e-5
         assert max(gradient.abs().max().item() for gradient in expected.values()) > 0.1
+
+
+def open_latent(images: Path, data: Path) -> DenoisingLearner:
+    settings = settings_of(condition="class", dropout=0.1)
+    return DenoisingLearner(replace(open_job(images, settings, MIRRORED), data=data), settings)
+
+
+def test_a_training_in_latents_goes_on_from_a_state_as_if_undisturbed_and_draws_pictures(images, tmp_path):
+    torch.manual_seed(0)
+    autoencoder = build_autoencoder(LATENT).eval().requires_grad_(False)
+    data = write_latents(tmp_path / "latents" / "kl", images, autoencoder).folder
+    whole, before, after = (open_latent(images, data) for _ in range(3))
+    assert whole.config["latent_shape"] == [4, 4, 4]
+    steps(whole, 0, 5)
+    steps(before, 0, 2)
+    after.restore(before.export_state(16, {}))
+    steps(after, 2, 5)
+    expected, found = whole.export_state(40, {}).tensors, after.export_state(40, {}).tensors
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    drawn = whole.draw_grid(3)
+    assert drawn.shape == (3, 3, 8, 8)
+    (tmp_path / "weights").mkdir()
+    whole.write_weights(tmp_path / "weights", {})
+    assert whole.config["files"] == [f"{folder}/diffusion_pytorch_model.safetensors" for folder in ("unet", "vae")]

@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy import stats
 
-from stages.generators.diffusion.schedules import NoiseSchedule
+from stages.generators.diffusion.schedules import BetaSchedule, NoiseSchedule
 from stages.trainer.denoising.process import Noised, Process
 
 STEPS = 1000
-SCHEDULES = ("linear", "scaled_linear", "cosine")
+SCHEDULES: tuple[BetaSchedule, ...] = ("linear", "scaled_linear", "cosine")
 EVERY = [NoiseSchedule("epsilon", name) for name in SCHEDULES]
 EVERY += [NoiseSchedule("v", name, zero) for name in SCHEDULES for zero in (False, True)]
 EVERY += [NoiseSchedule("flow")]
