@@ -24,7 +24,7 @@ def test_the_projects_own_settings_are_valid():
     assert settings.encode == ["kl"]
     assert settings.autoencoder("kl").factor == 4
     model = settings.model("dcgan_nearest")
-    assert model.upsample == "nearest"
+    assert model.model_dump()["upsample"] == "nearest"
     assert model.beta1 == load_preset("dcgan")["beta1"] == 0.5
 
 
