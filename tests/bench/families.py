@@ -2,7 +2,7 @@
 
 Trains dcgan, latent diffusion (its autoencoder included) and the same denoiser's kind in pixels on the default data,
 each for about so many CPU-seconds of one thread and with each seed, and scores 1,000 pictures of each against the
-hold-out. Prints two tables: scores by seed, and what a thousand pictures cost. Wants `data/` of the default run.
+hold-out. Prints a table: scores by seed, and what a thousand pictures cost. Wants `data/` of the default run.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def stage(folder: Path, *arguments: str) -> None:
         raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}")
 
 
-def train(folder: Path, names: tuple[str, ...] = CONTESTANTS) -> dict[str, dict[str, Any]]:
+def train(folder: Path, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Train the autoencoder and the contestants; returns each one's record."""
     stage(folder, "stages.autoencoder", "kl")
     for name in names:
@@ -85,6 +85,7 @@ def budgets_for(seconds: float, pilot: dict[str, dict[str, Any]]) -> dict[str, f
     return {
         name: round(seconds * share * pilot[name]["kimg"] / pilot[name]["cpu_seconds"], 1)
         for name, share in shares.items()
+        if name in pilot
     }
 
 
@@ -96,16 +97,16 @@ def score(folder: Path, name: str, out: Path) -> dict[str, Any]:
     return found
 
 
-def measure(seconds: float, seeds: int, folder: Path) -> list[dict[str, Any]]:
+def measure(seconds: float, seeds: range, names: tuple[str, ...], folder: Path) -> list[dict[str, Any]]:
     """Return a row per seed and contestant: score, CPU-seconds, kimg."""
     prepare(folder, settings(0, PILOT_KIMG))
-    budgets = budgets_for(seconds, train(folder))
+    budgets = PILOT_KIMG | budgets_for(seconds, train(folder, names))
     rows = []
-    for seed in range(seeds):
+    for seed in seeds:
         shutil.rmtree(folder / "models", ignore_errors=True)
         prepare(folder, settings(seed, budgets))
-        records = train(folder)
-        for name in CONTESTANTS:
+        records = train(folder, names)
+        for name in names:
             found = score(folder, name, folder / f"{name}-{seed}.json")
             spent = records[name]["cpu_seconds"] + (records["kl"]["cpu_seconds"] if name == "ldm" else 0)
             rows.append(
@@ -123,12 +124,12 @@ def measure(seconds: float, seeds: int, folder: Path) -> list[dict[str, Any]]:
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
-    """Return both tables as Markdown."""
+    """Return the table as Markdown."""
     lines = [
         f"| model | {SCORE} by seed | mean | sd | CPU-s | kimg | CPU-s per kimg |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in CONTESTANTS:
+    for name in dict.fromkeys(row["model"] for row in rows):
         mine = [row for row in rows if row["model"] == name]
         scores = [row["score"] for row in mine]
         spread = stdev(scores) if len(scores) > 1 else float("nan")
@@ -146,10 +147,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.families", description=__doc__)
     parser.add_argument("--seconds", type=float, default=300, help="CPU-seconds of each training (default 300)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each (default 3)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them (default 0)")
+    parser.add_argument("--models", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), help="default: all")
     arguments = parser.parse_args()
     prepare_environment()
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     with tempfile.TemporaryDirectory() as folder:
-        print(tables(measure(arguments.seconds, arguments.seeds, Path(folder))))
+        print(tables(measure(arguments.seconds, seeds, tuple(arguments.models), Path(folder))))
     return 0
 
 
