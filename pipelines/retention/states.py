@@ -52,6 +52,8 @@ def judge(folder: Path, selected: bool, protected: Collection[str]) -> tuple[str
         return "", True
     if not record:
         return "the model has no finished training yet", True
+    if "fingerprint" not in record:
+        return "pretrained weights have taken its place", False
     if newest_change(folder) >= datetime.fromisoformat(record["finished"]).timestamp():
         return "newer than the model's finished training", True
     if heir := _heir_without_states(folder, record):

@@ -9,6 +9,7 @@ from stages.autoencoder.encode import encode, write_latents
 from stages.autoencoder.pretrained import take_pretrained
 from stages.autoencoder.report import measure, show
 from stages.dataset import ImageDataset
+from stages.errors import InputError
 from stages.process import STOP
 from stages.progress import progress_bar
 from stages.ranks import rank
@@ -39,6 +40,8 @@ def run(
         Interrupted: a signal arrived; the state is saved.
     """
     training = place / "training"
+    if not len(ImageDataset(images, "holdout")):
+        raise InputError("no picture is held out (normalize.holdout): nothing tells how well it works")
     if not settings.pretrained:
         run_session(f"autoencoder-{name}", f"autoencoders.{name}", settings, images, images, augment, training, adopt)
     if rank():  # several processes train, one of them takes pretrained weights, encodes and measures
@@ -60,7 +63,7 @@ def finish(
         encoded = {kind: encode(autoencoder, dataset, kind == "mirrored", bar) for kind in kinds(mirror)}
     figures, sheet = measure(autoencoder, ImageDataset(images, "holdout"), settings.factor, SHEET_PICTURES)
     record = read_json(place / "training" / "record.json")
-    about = figures | {key: record[key] for key in ("cpu_seconds", "kimg") if key in record}
+    about = figures | ({"kimg": record["kimg"]} if "kimg" in record else {})  # no times: equal latents, equal bytes
     with STOP.defer():
         figures |= write_latents(latents, autoencoder, dataset, encoded, about)
         write_json(place / "metrics.json", figures)

@@ -103,21 +103,32 @@ def _build_text_unet(config: dict[str, Any]) -> UNet2DConditionModel:
 
 
 def _build_transformer(config: dict[str, Any]) -> nn.Module:
-    shape = _shape(config)
-    return _without_dropout(
-        DiTTransformer2DModel(
-            **shape,
-            num_attention_heads=config["heads"],
-            attention_head_dim=config["head_width"],
-            num_layers=config["layers"],
-            patch_size=config["patch"],
-            num_embeds_ada_norm=max(1, len(config["class_names"])),
-            dropout=config["dropout"],
-        )
+    network: nn.Module = DiTTransformer2DModel(
+        **_shape(config),
+        num_attention_heads=config["heads"],
+        attention_head_dim=config["head_width"],
+        num_layers=config["layers"],
+        patch_size=config["patch"],
+        num_embeds_ada_norm=max(1, len(config["class_names"])),
+        dropout=config["dropout"],
     )
+    prepared: nn.Module = _zero_gates(_without_dropout(network))
+    return prepared
 
 
-def _without_dropout(network: nn.Module) -> nn.Module:
+def _zero_gates(network: Any) -> Any:
+    """Begin with blocks that change nothing and a prediction of zero: adaLN-zero (Peebles 2023, section 3.2).
+
+    diffusers leaves these layers as torch initialises any other.
+    """
+    gates = [block.norm1.linear for block in network.transformer_blocks]
+    for layer in (*gates, network.proj_out_1, network.proj_out_2):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return network
+
+
+def _without_dropout(network: Any) -> Any:
     """Switch off the transformer's own hiding of labels, which draws from torch's global random numbers."""
     for module in network.modules():
         if isinstance(module, CombinedTimestepLabelEmbeddings):

@@ -68,6 +68,8 @@ class Settings(Strict):
                 raise ValueError(f"select.{name}: a model's name holds letters, digits, - and _ only")
             if name in STAGES:
                 raise ValueError(f"select.{name}: a model may not be called like a stage ({', '.join(STAGES)})")
+            if name == "autoencoders" or name.startswith("autoencoder-"):
+                raise ValueError(f"select.{name}: this name is kept for autoencoders, whose files lie beside models")
             if name not in self.models:
                 raise ValueError(f"select.{name} has no entry in models; add `{name}: {{}}` under models")
         return self

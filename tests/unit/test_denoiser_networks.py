@@ -197,3 +197,9 @@ def test_a_compiled_denoiser_has_the_gradients_of_the_plain_one(images):
     assert_close(plain, gradients_of(compiled, ALL), 1e-5)
     compiled.step(ALL, 0)
     assert compiled.draw_grid(2).shape == (2, 3, 8, 8)
+
+
+def test_a_fresh_transformer_predicts_zero_as_adaln_zero_says():
+    sample, times = torch.randn(2, 4, 8, 8), torch.tensor([10.0, 900.0])
+    fresh = built(**DIT, condition="class").eval()
+    assert torch.equal(fresh(sample, times, torch.tensor([0, 1])), torch.zeros(2, 4, 8, 8))

@@ -88,6 +88,14 @@ def test_captions_that_are_missing_are_refused(tmp_path, text):
         open_tiny(folder, **text)
 
 
+@pytest.mark.parametrize("where", ["prompts", "negative"])
+def test_what_ticks_and_evaluation_will_draw_is_read_before_training(images, text, where):
+    long = "red dog " * LENGTH
+    told = text["text"] | {where: [long] if where == "prompts" else long}
+    with pytest.raises(InputError, match=r"has \d+ tokens; at most"):
+        open_tiny(images, **text | {"text": told})
+
+
 def test_hidden_captions_are_the_empty_prompt(images, text):
     learner = open_tiny(images, **text)
     hidden = torch.tensor([True, False, True])

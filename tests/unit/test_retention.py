@@ -98,6 +98,13 @@ def test_states_of_a_model_that_is_not_selected_go_and_it_is_said() -> None:
     assert going()["gone present"].endswith("the model is not selected any more")
 
 
+def test_states_of_an_autoencoder_that_pretrained_weights_replaced_go() -> None:
+    train("autoencoder-kl", "trained")
+    write_json(Path("models/autoencoders/kl/training/record.json"), {"pretrained": "somewhere", "weights": "0"})
+    found = going(selected=("autoencoder-kl",))
+    assert found["autoencoder-kl trained"].endswith("pretrained weights have taken its place")
+
+
 def test_adopted_states_stay_until_the_heir_has_its_own() -> None:
     train("dcgan", "old")
     heir = train("dcgan", "heir", states=False)

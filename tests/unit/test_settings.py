@@ -61,6 +61,7 @@ def test_the_projects_own_settings_are_valid():
         (lambda p: p["evaluate"].update(neighbours=5000), ("evaluate", "neighbours is 5000", "count is only")),
         (lambda p: p["select"].update(train=p["select"]["dcgan"]), ("select.train", "called like a stage")),
         (lambda p: p["select"].update({"-x": p["select"]["dcgan"]}), ("select.-x", "letters, digits")),
+        (lambda p: p["select"].update({"autoencoder-kl": p["select"]["dcgan"]}), ("autoencoder-kl", "is kept for")),
     ],
 )
 def test_unknown_and_impossible_values_are_named_with_what_is_allowed(tmp_path, change, words):

