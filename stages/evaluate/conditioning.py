@@ -36,7 +36,7 @@ class Conditions:
     def request(self, latent: np.ndarray, asked: Asked = ANYTHING) -> Request:
         """Return the request of as many latents, with the negative prompt and guidance of `asked`."""
         extra = {} if self.labels is None else {"label": self.labels}
-        return Request(latent, extra, self.prompts or (), asked.negative, asked.guidance)
+        return Request(latent, extra, self.prompts or (), asked.negative, asked.guidance, asked.truncation)
 
 
 def evenly(total: int, count: int) -> list[int]:

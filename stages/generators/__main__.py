@@ -34,6 +34,9 @@ def _add_conditions(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prompt", metavar="TEXT", help="what the pictures should show (default: the empty prompt)")
     group.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
     group.add_argument("--guidance", type=float, metavar="G", help="how strongly to follow class or prompt; 1: not")
+    group.add_argument(
+        "--truncation", type=float, metavar="T", help="less than the default: more typical, less varied pictures"
+    )
     group.add_argument("--steps", type=int, metavar="N", help="sampling steps; fixed in an ONNX file")
     group.add_argument("--sampler", metavar="NAME", help="such as ddim, dpm++, euler; fixed in an ONNX file")
 
@@ -46,7 +49,15 @@ def main() -> int:
         from stages.generators.drawing import Wishes, check_request, draw
         from stages.generators.loading import open_generator
 
-        wishes = Wishes(given.label, given.prompt, given.negative_prompt, given.guidance, given.steps, given.sampler)
+        wishes = Wishes(
+            given.label,
+            given.prompt,
+            given.negative_prompt,
+            given.guidance,
+            given.truncation,
+            given.steps,
+            given.sampler,
+        )
         check_request(given.seed, given.count, given.out, wishes)
         generator, asked = wishes.applied(open_generator(given.model))
         draw(generator, given.seed, given.count, given.out, asked)

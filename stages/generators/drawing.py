@@ -28,6 +28,7 @@ class Wishes:
     prompt: str | None = None
     negative: str | None = None
     guidance: float | None = None
+    truncation: float | None = None
     steps: int | None = None
     sampler: str | None = None
 
@@ -35,8 +36,10 @@ class Wishes:
         """Check what no model could take.
 
         Raises:
-            InputError: guidance or steps are impossible numbers.
+            InputError: guidance, truncation or steps are impossible numbers.
         """
+        if self.truncation is not None and not 0 <= self.truncation < math.inf:
+            raise InputError(f"--truncation is {self.truncation:g}; expected a number of 0 or more")
         if self.guidance is not None and not 0 <= self.guidance < math.inf:
             raise InputError(f"--guidance is {self.guidance:g}; expected a number of 0 or more")
         if self.steps is not None and self.steps < 1:
@@ -49,7 +52,7 @@ class Wishes:
             InputError: the generator does not take one of them.
         """
         capabilities = generator.capabilities
-        asked = Asked(label_of(self.label, capabilities), self.prompt, self.negative, self.guidance)
+        asked = Asked(label_of(self.label, capabilities), self.prompt, self.negative, self.guidance, self.truncation)
         asked.check(capabilities)
         strength = capabilities.default_guidance if self.guidance is None else self.guidance
         if self.negative is not None and (not capabilities.guidance or strength == 1):
@@ -64,6 +67,7 @@ class Wishes:
             "prompt": None if asked.prompt is None else repr(asked.prompt),  # escapes what a terminal would obey
             "negative prompt": None if asked.negative is None else repr(asked.negative),
             "guidance": None if asked.guidance is None else f"{asked.guidance:g}",
+            "truncation": None if asked.truncation is None else f"{asked.truncation:g}",
             "sampler": self.sampler,
         }
         steps = [] if self.steps is None else [f"{self.steps} {'step' if self.steps == 1 else 'steps'}"]

@@ -32,6 +32,7 @@ class Capabilities:
     steps: int | None = None  # sampling steps; None: one pass
     prompt_length: int = 0  # tokens that a prompt is padded to
     default_guidance: float = 1.0  # 1: the condition alone
+    default_truncation: float = 1.0  # pictures as without a truncation trick
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -48,7 +49,7 @@ class Request:
     """Pictures that are asked for: noise of shape (N, *latent_shape), float32, always passed in.
 
     `extra` holds `label`, int64 (N,), where the generator has classes; -1 asks for no class. `prompts` are N texts,
-    `negative` what guidance leads away from, and `guidance` replaces the default.
+    `negative` what guidance leads away from; `guidance` and `truncation` replace the defaults.
     """
 
     latent: np.ndarray
@@ -56,6 +57,12 @@ class Request:
     prompts: Sequence[str] = ()
     negative: str | None = None
     guidance: float | None = None
+    truncation: float | None = None
+
+    def truncations(self, capabilities: Capabilities) -> np.ndarray:
+        """Return the truncation of each picture, float32 (N,)."""
+        wanted = capabilities.default_truncation if self.truncation is None else self.truncation
+        return np.full(len(self.latent), wanted, np.float32)
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class Asked:
     prompt: str | None = None
     negative: str | None = None
     guidance: float | None = None
+    truncation: float | None = None
 
     def check(self, capabilities: Capabilities) -> None:
         """Refuse what a generator does not take.
@@ -85,6 +93,11 @@ class Asked:
             raise InputError(f"a prompt was given, but this {family} model takes none")
         if self.guidance is not None and not capabilities.guidance:
             raise InputError(f"guidance {self.guidance:g} was asked for, but this {family} model takes none")
+        if self.truncation is not None and not capabilities.truncation:
+            raise InputError(
+                f"truncation {self.truncation:g} was asked for, but this {family} model has no mapping or truncation "
+                "trick; families stylegan2 and biggan have one"
+            )
 
     def request(self, capabilities: Capabilities, seeds: range) -> Request:
         """Return the request for the pictures of these seeds."""
@@ -96,6 +109,7 @@ class Asked:
             [self.prompt or ""] * len(seeds) if capabilities.prompt else (),
             self.negative,
             self.guidance,
+            self.truncation,
         )
 
 

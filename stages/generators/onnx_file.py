@@ -74,6 +74,8 @@ class OnnxGenerator(Generator):
         feed = {"latent": request.latent, **request.extra}
         if asked.class_names:
             feed.setdefault("label", np.full(count, -1, np.int64))
+        if asked.truncation:
+            feed["truncation"] = request.truncations(asked)
         if self.tokenizer:
             feed |= self.tokenizer.encode(list(request.prompts) or [""] * count)
             if self.guided:

@@ -68,6 +68,8 @@ def expected_input(capabilities: Capabilities) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {"latent": [None, *capabilities.latent_shape]}
     if capabilities.class_names:
         found["label"] = [None]
+    if capabilities.truncation:
+        found["truncation"] = [None]
     if capabilities.prompt:
         names = [*TOKENS, *(f"{NEGATIVE}{name}" for name in TOKENS if guided)]
         found |= {name: [None, capabilities.prompt_length] for name in names}
@@ -75,8 +77,8 @@ def expected_input(capabilities: Capabilities) -> dict[str, list[Any]]:
 
 
 def input_type(name: str) -> str:
-    """Return ONNX Runtime's name of an input's type: noise and guidance are floats, labels and tokens whole numbers."""
-    return "tensor(float)" if name in ("latent", "guidance") else "tensor(int64)"
+    """Return ONNX Runtime's name of an input's type: labels and tokens are whole numbers, all else is floats."""
+    return "tensor(float)" if name in ("latent", "guidance", "truncation") else "tensor(int64)"
 
 
 def expected_output(capabilities: Capabilities) -> list[Any]:

@@ -12,7 +12,8 @@ from stages.settings.augment import AugmentSettings, check_content
 from stages.settings.autoencoders import AutoencoderSettings, VaeSettings
 from stages.settings.base import Strict, validated
 from stages.settings.diffusion import DiffusionSettings
-from stages.settings.models import DcganSettings, Selected, TrainingSettings, load_preset
+from stages.settings.gans import GANS
+from stages.settings.models import Selected, TrainingSettings, load_preset
 from stages.settings.pictures import AlignSettings, DataSettings, EmojiSettings, FolderSettings, NormalizeSettings
 from stages.settings.results import BenchmarkSettings, EvaluateSettings, ExportSettings
 
@@ -33,7 +34,7 @@ __all__ = [
     "load_settings",
 ]
 KINDS: dict[str, type[TrainingSettings]] = {
-    "dcgan": DcganSettings,
+    **GANS,
     "diffusion": DiffusionSettings,
     "vae": VaeSettings,
 }
@@ -119,7 +120,8 @@ class Settings(Strict):
         merged = {**preset, **self.models[name]}
         if merged["family"] not in KINDS:
             raise InputError(f"models.{name}.family is {merged['family']}; allowed: {', '.join(KINDS)}")
-        model = validated(KINDS[merged["family"]], merged, f"models.{name}")
+        kind = KINDS[merged["family"]]
+        model = validated(kind, kind.completed(merged, self.normalize.resolution), f"models.{name}")
         self._check_model(name, selected, model)
         return model
 

@@ -41,10 +41,19 @@ class TrainingSettings(Strict):
     threads: Annotated[int, Field(ge=0)]
     seed: Annotated[int, Field(ge=0)]
 
+    @classmethod
+    def completed(cls, merged: dict[str, Any], resolution: int) -> dict[str, Any]:
+        """Return merged settings with what follows from the pictures' size, where a preset leaves it to that."""
+        return merged
+
     @property
     def half_lives_kimg(self) -> tuple[float, ...]:
         """The half-lives of all averages, the first being the one that is drawn while training."""
         return (self.ema_half_life_kimg,)
+
+    def batch_at(self, seen: int) -> int:
+        """Return the pictures of the step after `seen` pictures."""
+        return self.batch
 
     def check(self, where: str, resolution: int) -> None:
         """Refuse settings that contradict one another or the pictures; `where` is such as models.NAME.
@@ -60,27 +69,6 @@ class TrainingSettings(Strict):
                 f"{where}.ema_half_life_kimg is {longest}, longer than the whole training of {self.budget_kimg} kimg: "
                 "the averaged weights would still be noise; use at most a tenth of it"
             )
-
-
-class DcganSettings(TrainingSettings):
-    """A DCGAN's architecture and objective."""
-
-    family: Literal["dcgan"]
-    latent: Annotated[int, Field(ge=1, le=4096)]
-    width: Annotated[int, Field(ge=4, le=1024)]
-    discriminator_width: Annotated[int, Field(ge=4, le=1024)]
-    upsample: Literal["transposed", "bilinear", "nearest"]
-    objective: Literal["non_saturating", "saturating", "least_squares", "hinge"]
-    r1_gamma: Annotated[float, Field(ge=0)]
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
-    generator_lr: Positive
-    discriminator_lr: Positive
-
-    def check(self, where: str, resolution: int) -> None:
-        """Refuse half precision with R1, beside what every family refuses."""
-        super().check(where, resolution)
-        if self.precision == "fp16" and self.r1_gamma:
-            raise InputError(f"{where}: r1_gamma needs precision fp32 or bf16, not fp16")
 
 
 def load_preset(preset: str, model: str = "") -> dict[str, Any]:

@@ -4,8 +4,9 @@ import copy
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+MOMENTS = ("running_mean", "running_var")  # of batch norm
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -26,15 +27,15 @@ def start_average(network: Network) -> Network:
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the average towards a network: parameters and batch norm's running moments alike.
+    """Move the average towards a network: parameters and batch norm's running moments alike; other buffers are copied.
 
     Moments are averaged too, since those of the last step belong to other weights than the averaged ones.
     """
-    mine = [*average.parameters(), *average.buffers()]
-    theirs = [*network.parameters(), *network.buffers()]
-    pairs = list(zip(mine, theirs, strict=True))
-    floats = [(old, new) for old, new in pairs if old.is_floating_point()]
-    torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - decay)  # all of them in one call
-    for old, new in pairs:
-        if not old.is_floating_point():
-            old.copy_(new)
+    buffers = dict(network.named_buffers())
+    moved: list[tuple[Tensor, Tensor]] = list(zip(average.parameters(), network.parameters(), strict=True))
+    for name, old in average.named_buffers():
+        if name.rpartition(".")[2] in MOMENTS:
+            moved.append((old, buffers[name]))
+        else:
+            old.copy_(buffers[name])
+    torch._foreach_lerp_([old for old, _ in moved], [new for _, new in moved], 1 - decay)  # all of them in one call

@@ -35,8 +35,9 @@ class Learner(ABC):
 
     @abstractmethod
     def step(self, positions: np.ndarray, seen: int) -> dict[str, Tensor]:
-        """Take one optimisation step on a whole batch and return detached scalar statistics, one for each name.
+        """Take one optimisation step on a whole batch and return detached scalar statistics by name.
 
+        Not every step has each of `statistics`: some losses are computed every few steps.
         `positions` are those of the whole batch among the training pictures; each process takes its share of them.
         `seen` counts all pictures before this step.
         """
@@ -44,6 +45,10 @@ class Learner(ABC):
     @abstractmethod
     def draw_grid(self, count: int) -> Tensor:
         """Draw pictures of the seeds 0 to count - 1 by the averaged weights, float32 on the CPU, in [-1, 1]."""
+
+    def draw_raw_grid(self, count: int) -> Tensor | None:
+        """Draw the same pictures by the weights as they are trained, not averaged; None where nobody looks at them."""
+        return None
 
     @abstractmethod
     def draw_sample(self, numbers: range, average: str) -> np.ndarray:

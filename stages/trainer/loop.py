@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -21,6 +22,8 @@ from stages.trainer.order import PictureOrder
 from stages.trainer.state import StateFolder, TrainingState
 
 GRID = 64
+SAMPLES = "samples"
+RAW = "raw"  # grids of the weights as they are trained, in the folder of those of their average
 BEST = "best/"  # of the best snapshot's tensors in a state
 CHECKED_STEPS = 64  # losses are looked at this often: each look waits for the device
 AGREED_STEPS = 8  # several processes ask each other this often whether to stop: each question waits, too
@@ -33,7 +36,9 @@ class Progress:
     seen: int = 0  # pictures
     curve: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)  # of statistics
+    counts: dict[str, int] = field(default_factory=dict)  # of steps that had each of them
     steps: int = 0  # in this tick
+    pace: list[dict[str, float]] = field(default_factory=list)  # at ticks: seconds per kimg, memory
     seconds: float = 0.0  # of training, over all sessions
     cpu_seconds: float = 0.0
     machines: list[dict[str, Any]] = field(default_factory=list)  # device and processes, with the kimg of their start
@@ -50,6 +55,7 @@ class TrainingLoop:
         self.world = learner.world
         self.speed = 0.0  # training pictures per second, as measured before the start
         self.disk = 0  # bytes that the states take
+        self.session_steps = 0  # since the start or the resumption
         self.progress = Progress()
         self.pending: list[tuple[str, Tensor]] = []  # statistics that are still on the device
         self.best: dict[str, Tensor] = {}  # the average of the best score
@@ -58,7 +64,10 @@ class TrainingLoop:
     @property
     def total(self) -> int:
         """Pictures of the whole budget, in whole batches."""
-        return math.ceil(self.settings.budget_kimg * 1000 / self.settings.batch) * self.settings.batch
+        seen, budget = 0, self.settings.budget_kimg * 1000
+        while seen < budget and (batch := self.settings.batch_at(seen)) < self.settings.batch:
+            seen += batch  # while the batch ramps up
+        return seen + math.ceil(max(budget - seen, 0) / self.settings.batch) * self.settings.batch
 
     def resume(self) -> bool:
         """Go on from the newest undamaged state within the budget, if there is one.
@@ -98,10 +107,11 @@ class TrainingLoop:
             GateError: a loss is not a number; the last good state is kept.
         """
         with STOP.defer(), progress_bar(f"training {name}", self.total, initial=self.progress.seen) as bar:
-            while self.progress.seen < self.total:
-                self._timed_step()
-                bar.update(self.settings.batch)
-                self._after_step()
+            total = self.total
+            while self.progress.seen < total:
+                batch = self._timed_step()
+                bar.update(batch)
+                self._after_step(batch, total)
                 if self._should_stop():
                     self.save()
                     self.world.wait()  # a process that ends ends the others soon: none may before the state is written
@@ -114,31 +124,33 @@ class TrainingLoop:
 
     def _should_stop(self) -> bool:
         """Tell whether this or another process of the training was asked to stop; all find it at the same step."""
-        step = self.progress.seen // self.settings.batch
-        if self.world.size > 1 and step % AGREED_STEPS:
+        self.session_steps += 1
+        if self.world.size > 1 and self.session_steps % AGREED_STEPS:
             return False
         return self.world.any(STOP.requested)
 
-    def _timed_step(self) -> None:
+    def _timed_step(self) -> int:
+        """Take a step; returns its pictures."""
         wall, cpu = time.perf_counter(), time.process_time()
         progress = self.progress
-        positions = self.order.positions(progress.seen, self.settings.batch)
-        statistics = self.learner.step(positions, progress.seen)
-        self.pending += [(key, statistics[key]) for key in self.learner.statistics]
-        progress.seen += self.settings.batch
+        batch = self.settings.batch_at(progress.seen)
+        statistics = self.learner.step(self.order.positions(progress.seen, batch), progress.seen)
+        self.pending += [(key, statistics[key]) for key in self.learner.statistics if key in statistics]
+        progress.seen += batch
         progress.steps += 1
         progress.seconds += time.perf_counter() - wall
         progress.cpu_seconds += time.process_time() - cpu
+        return batch
 
-    def _after_step(self) -> None:
-        progress, batch = self.progress, self.settings.batch
+    def _after_step(self, batch: int, total: int) -> None:
+        progress = self.progress
         tick = crossed(progress.seen, batch, self.settings.tick_kimg)
         checkpoint = crossed(progress.seen, batch, self.settings.checkpoint_kimg)
         if tick or checkpoint or progress.steps % CHECKED_STEPS == 0:
             self._check_losses()
         if tick:
             self._finish_tick(tick * self.settings.tick_kimg)
-        if checkpoint and progress.seen < self.total:
+        if checkpoint and progress.seen < total:
             self.save()
 
     def _check_losses(self) -> None:
@@ -147,6 +159,7 @@ class TrainingLoop:
         for key, value in self.pending:
             fresh[key] += float(value)
             self.progress.sums[key] = self.progress.sums.get(key, 0.0) + float(value)
+            self.progress.counts[key] = self.progress.counts.get(key, 0) + 1
         self.pending.clear()
         problem = unhealthy_losses(fresh)
         if problem:
@@ -162,15 +175,19 @@ class TrainingLoop:
     def _finish_tick(self, kimg: float) -> None:
         progress = self.progress
         grid = self.learner.draw_grid(GRID)
-        means = {key: value / progress.steps for key, value in progress.sums.items()}
+        means = {key: value / progress.counts[key] for key, value in progress.sums.items()}
         row = self.learner.finish_row(means, progress.seen)
         row["diversity"] = diversity(grid) / max(self.real_diversity, 1e-9)
         if self._is_scored(kimg):
             row |= self._score(kimg)
         progress.curve.append({"kimg": round(kimg, 3), **{key: round(value, 6) for key, value in row.items()}})
-        progress.sums, progress.steps = {}, 0
+        progress.sums, progress.counts, progress.steps = {}, {}, 0
+        progress.pace.append(measure_pace(progress, self.learner.device))
+        raw = self.learner.draw_raw_grid(GRID)
         if self.world.leads:
-            save_grid(grid, self.folder / "samples" / grid_name(kimg))
+            save_grid(grid, self.folder / SAMPLES / grid_name(kimg))
+        if self.world.leads and raw is not None:
+            save_grid(raw, self.folder / SAMPLES / RAW / grid_name(kimg))
         for alert in find_alerts(progress.curve):
             if alert["kimg"] == progress.curve[-1]["kimg"]:
                 print(f"\nwarning at {kimg:g} kimg: {alert['alert']}: {alert['advice']}", flush=True)
@@ -210,6 +227,25 @@ class TrainingLoop:
             self._diverged(f"{broken[0]} is not finite")
         if self.world.leads:
             self.states.save(state)
+
+
+def measure_pace(progress: Progress, device: torch.device) -> dict[str, float]:
+    """Return what training cost since the last tick: seconds per kimg, and the memory at its end in MB.
+
+    Of a GPU what torch had allocated at most; else what the process holds. It differs from run to run and so is not
+    in the curve.
+    """
+    last = progress.pace[-1] if progress.pace else {"kimg": 0.0, "seconds": 0.0}
+    kimg = progress.seen / 1000
+    on_gpu = device.type == "cuda"
+    memory = torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss
+    speed = (progress.seconds - last["seconds"]) / (kimg - last["kimg"])
+    return {
+        "kimg": kimg,
+        "seconds": round(progress.seconds, 3),
+        "seconds_per_kimg": round(speed, 4),
+        "memory_mb": round(memory / 1e6, 1),
+    }
 
 
 def crossed(seen: int, batch: int, interval_kimg: float) -> int:

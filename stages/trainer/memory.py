@@ -3,6 +3,7 @@
 import contextlib
 import math
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,14 @@ class FrozenMoments:
 def checkpoint_layers(network: nn.Module) -> None:
     """Keep only about sqrt(n) activations of a network's n `layers`; backward computes the others again (Chen 2016).
 
-    Running moments take each batch once, and the result is the same.
+    A network that is no sequence keeps what its `blocks` take and give. Running moments take each batch once, and the
+    result is the same.
     """
-    layers = network.layers
+    layers = getattr(network, "layers", None)
     if not isinstance(layers, nn.Sequential):
-        raise TypeError(f"{type(network).__name__}.layers is no nn.Sequential")
+        for block in network.blocks:  # type: ignore[union-attr]
+            checkpoint_block(block)
+        return
     segments = cut_layers(list(layers))
 
     def forward(value: Tensor) -> Tensor:
@@ -43,6 +47,18 @@ def checkpoint_layers(network: nn.Module) -> None:
         return value
 
     layers.forward = forward  # type: ignore[method-assign]
+
+
+def checkpoint_block(block: nn.Module) -> None:
+    """Keep a block's inputs only."""
+    whole = block.forward
+
+    def forward(*values: Any, **more: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return whole(*values, **more)
+        return checkpoint(whole, *values, use_reentrant=False, context_fn=partial(_contexts, block), **more)
+
+    block.forward = forward  # type: ignore[method-assign]
 
 
 def cut_layers(modules: list[nn.Module]) -> list[nn.Sequential]:

@@ -9,10 +9,11 @@ from torch.nn.functional import relu, softplus
 
 @dataclass(frozen=True)
 class Objective:
-    """A pair of losses; each returns a scalar."""
+    """A pair of losses; each returns a scalar. `paired`: the generator's needs logits of real pictures, too."""
 
     discriminator: Callable[[Tensor, Tensor, float], Tensor]  # real logits, fake logits, one-sided label smoothing
-    generator: Callable[[Tensor], Tensor]  # fake logits
+    generator: Callable[..., Tensor]  # fake logits, and real logits where they are paired
+    paired: bool = False
 
 
 def cross_entropy_discriminator(real: Tensor, fake: Tensor, smoothing: float) -> Tensor:
@@ -54,9 +55,26 @@ def hinge_generator(fake: Tensor) -> Tensor:
     return -fake.mean()
 
 
+def wasserstein_discriminator(real: Tensor, fake: Tensor, smoothing: float) -> Tensor:
+    """Return E[D(G(z))] - E[D(x)] (Arjovsky 2017, equation 3); `smoothing` has no meaning for a critic."""
+    return fake.mean() - real.mean()
+
+
+def relativistic_discriminator(real: Tensor, fake: Tensor, smoothing: float) -> Tensor:
+    """Return E[softplus(-(D(x) - D(G(z))))] of pairs (Jolicoeur-Martineau 2019; Huang 2024, equation 2)."""
+    return softplus(fake - real).mean()
+
+
+def relativistic_generator(fake: Tensor, real: Tensor) -> Tensor:
+    """Return E[softplus(-(D(G(z)) - D(x)))] of the same pairs."""
+    return softplus(real - fake).mean()
+
+
 OBJECTIVES = {
     "non_saturating": Objective(cross_entropy_discriminator, non_saturating_generator),
     "saturating": Objective(cross_entropy_discriminator, saturating_generator),
     "least_squares": Objective(least_squares_discriminator, least_squares_generator),
     "hinge": Objective(hinge_discriminator, hinge_generator),
+    "wasserstein": Objective(wasserstein_discriminator, hinge_generator),
+    "relativistic": Objective(relativistic_discriminator, relativistic_generator, paired=True),
 }

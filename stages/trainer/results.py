@@ -12,7 +12,7 @@ from stages.storage import sha256_json, whole_folder, write_json
 from stages.trainer.adoption import read_lineage
 from stages.trainer.fingerprint import Fingerprint
 from stages.trainer.health import find_alerts
-from stages.trainer.loop import GRID, TrainingLoop, grid_name, save_grid
+from stages.trainer.loop import GRID, RAW, SAMPLES, TrainingLoop, grid_name, save_grid
 
 LIBRARIES = ("torch", "numpy", "accelerate", "safetensors")
 
@@ -43,11 +43,16 @@ def write_samples(folder: Path, loop: TrainingLoop) -> None:
     """Copy the grids of the ticks up to the budget and draw the final one."""
     folder.mkdir()
     budget = loop.settings.budget_kimg
-    for row in loop.progress.curve:
-        if row["kimg"] < budget:
-            name = grid_name(row["kimg"])
-            shutil.copyfile(loop.folder / "samples" / name, folder / name)
-    save_grid(loop.learner.draw_grid(GRID), folder / grid_name(budget))
+    drawn = {folder: loop.learner.draw_grid(GRID), folder / RAW: loop.learner.draw_raw_grid(GRID)}
+    for place, last in drawn.items():
+        if last is None:
+            continue
+        for row in loop.progress.curve:
+            if row["kimg"] < budget:
+                name = grid_name(row["kimg"])
+                place.mkdir(exist_ok=True)
+                shutil.copyfile(loop.folder / SAMPLES / place.relative_to(folder) / name, place / name)
+        save_grid(last, place / grid_name(budget))
 
 
 def build_record(name: str, loop: TrainingLoop, fingerprint: Fingerprint, started: float) -> dict[str, Any]:
@@ -60,6 +65,7 @@ def build_record(name: str, loop: TrainingLoop, fingerprint: Fingerprint, starte
         "kimg": progress.seen / 1000,
         "seconds": round(progress.seconds, 2),
         "cpu_seconds": round(progress.cpu_seconds, 2),
+        "pace": progress.pace,
         "pictures_per_second": round(progress.seen / max(progress.seconds, 1e-9), 2),
         "device": loop.learner.device.type,
         "machines": progress.machines,

@@ -10,6 +10,7 @@ import torch
 
 from stages.errors import InputError
 from stages.process import STOP, WORK
+from stages.settings.gans import GANS
 from stages.settings.models import TrainingSettings
 from stages.storage import check_free, read_json, require
 from stages.trainer.adoption import adopt_state, explain_others, prepare_folder
@@ -23,8 +24,8 @@ from stages.trainer.results import write_results
 from stages.trainer.state import KEPT
 from stages.trainer.world import World, open_accelerator
 
-LEARNERS = {
-    "dcgan": "stages.trainer.gan",
+LEARNERS: dict[str, str] = {
+    **dict.fromkeys(GANS, "stages.trainer.adversarial.learner"),
     "diffusion": "stages.trainer.denoising.learner",
     "vae": "stages.trainer.reconstruction.learner",
     "autoencoder": "stages.trainer.reconstruction.learner",
@@ -108,7 +109,7 @@ def fingerprint_of(job: Job) -> Fingerprint:
     """Return the fingerprint of a training: settings, data, what it obeys of the policy, and the code it imports."""
     settings = job.settings
     family = importlib.import_module(LEARNERS[settings.family])
-    entries = ["stages.trainer.session", LEARNERS[settings.family], *family.CODE]
+    entries = ["stages.trainer.session", LEARNERS[settings.family], *family.code_of(settings.family)]
     entries += [SCORING] if settings.score_kimg else []
     effective = effective_settings(settings.model_dump())
     return Fingerprint(effective, family.data_hash(job), family.obeyed(job.policy), code_closure(entries))

@@ -14,7 +14,7 @@ from stages.benchmark.run import check_same_weights, torch_threads
 from stages.errors import GateError, InputError
 from stages.export.run import build
 from stages.generators import onnx_session
-from stages.generators.dcgan import DcganGenerator
+from stages.generators.adversarial import AdversarialGenerator
 from stages.generators.onnx_session import (
     ProviderFallbackError,
     ProviderUnavailableError,
@@ -31,9 +31,9 @@ NO_DRIVER = b"Failed to load library x.so with error: libcuda.so.1: cannot open 
 
 
 @pytest.fixture(scope="module")
-def trained() -> DcganGenerator:
+def trained() -> AdversarialGenerator:
     torch.manual_seed(1)
-    return DcganGenerator(build_generator(CONFIG), CONFIG)
+    return AdversarialGenerator(build_generator(CONFIG), CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_bound_memory_holds_the_pictures(trained, data):
 
 
 def test_weights_of_another_training_are_refused(tmp_path):
-    exported, trained, other = (DcganGenerator(build_generator(CONFIG), CONFIG) for _ in range(3))
+    exported, trained, other = (AdversarialGenerator(build_generator(CONFIG), CONFIG) for _ in range(3))
     exported.identity, trained.identity, other.identity = ({"weights": digit * 64} for digit in "aba")
     with pytest.raises(InputError, match=r"was exported from weights aaaaaaaaaaaa, but .* holds bbbbbbbbbbbb"):
         check_same_weights(exported, trained, tmp_path / "model.onnx", tmp_path)

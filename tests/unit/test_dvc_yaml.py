@@ -26,8 +26,8 @@ def deps_of(name: str, family: str) -> list[str]:
 def imported_by_name(name: str, family: str) -> list[str]:
     """Return the modules that a stage finds by the family's name, which no import statement shows."""
     if name in ("train", "autoencoder"):
-        learner = LEARNERS[family if name == "train" else "autoencoder"]
-        return [learner, *importlib.import_module(learner).CODE, SCORING]
+        family = family if name == "train" else "autoencoder"
+        return [LEARNERS[family], *importlib.import_module(LEARNERS[family]).code_of(family), SCORING]
     return [f"stages.networks.{family}", f"stages.generators.{family}"] if name in PER_MODEL else []
 
 

@@ -83,7 +83,7 @@ def test_rounded_pictures_and_too_large_steps_are_noticed():
     assert not measure_path_length(generator, features, range(60), 0.25).stable
 
 
-def trained() -> dcgan.DcganGenerator:
+def trained() -> AdversarialGenerator:
     """Return a small DCGAN whose pictures use the whole range."""
     import torch
 

@@ -11,7 +11,7 @@ from onnx import helper
 from stages.dataset import to_uint8
 from stages.errors import InputError
 from stages.export.run import build
-from stages.generators.dcgan import DcganGenerator
+from stages.generators.adversarial import AdversarialGenerator
 from stages.generators.interface import Request
 from stages.generators.noise import latents
 from stages.generators.onnx_file import OnnxGenerator
@@ -22,9 +22,9 @@ CONFIG = {"resolution": 8, "channels": 1, "latent": 6, "width": 4, "upsample": "
 
 
 @pytest.fixture(scope="module")
-def trained() -> DcganGenerator:
+def trained() -> AdversarialGenerator:
     torch.manual_seed(1)
-    return DcganGenerator(build_generator(CONFIG), CONFIG)
+    return AdversarialGenerator(build_generator(CONFIG), CONFIG)
 
 
 @pytest.fixture(scope="module")

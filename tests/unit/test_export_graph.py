@@ -14,7 +14,7 @@ from stages.export.graph import trace
 from stages.export.lint import check, check_names, check_shapes, strip
 from stages.export.parity import compare, measure
 from stages.export.run import build
-from stages.generators.dcgan import DcganGenerator
+from stages.generators.adversarial import AdversarialGenerator
 from stages.generators.interface import Capabilities
 from stages.generators.noise import RECIPE
 from stages.generators.onnx_session import open_session
@@ -25,9 +25,9 @@ CONFIG = {"resolution": 16, "channels": 3, "latent": 8, "width": 4, "upsample": 
 CAPABILITIES = Capabilities("dcgan", (8,), 16, 3)
 
 
-def make_generator(network: torch.nn.Module | None = None) -> DcganGenerator:
+def make_generator(network: torch.nn.Module | None = None) -> AdversarialGenerator:
     torch.manual_seed(3)
-    return DcganGenerator(network or build_generator(CONFIG), CONFIG)
+    return AdversarialGenerator(network or build_generator(CONFIG), CONFIG)
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,8 @@ from stages.trainer.learner import Learner
 from stages.trainer.order import derive_seed, random_source
 from stages.trainer.state import TrainingState, flatten_optimizer, unflatten_optimizer
 
-__all__ = ["CODE", "DenoisingLearner", "data_hash", "obeyed", "open_learner"]
+__all__ = ["DenoisingLearner", "code_of", "data_hash", "obeyed", "open_learner"]
 
-CODE = ("stages.networks.diffusion", "stages.generators.diffusion.generator")
 BUCKETS = 4  # of timesteps, whose losses are told apart
 CONFIG_SETTINGS = (
     *("family", "denoiser", "widths", "layers", "attention", "head_width", "heads", "patch", "dropout"),
@@ -236,6 +235,11 @@ def open_learner(job: Job) -> DenoisingLearner:
     """Return a fresh learner of a job."""
     assert isinstance(job.settings, DiffusionSettings)
     return DenoisingLearner(job, job.settings)
+
+
+def code_of(family: str) -> tuple[str, ...]:
+    """Return the modules that are found by the family's name, not by an import."""
+    return ("stages.networks.diffusion", "stages.generators.diffusion.generator")
 
 
 def obeyed(policy: Policy) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from stages.trainer.pictures import ImageSource
 from stages.trainer.reconstruction.autoencoding import ADVERSARIAL, STATISTICS, Autoencoding
 from stages.trainer.state import TrainingState
 
-CODE = ("stages.networks.vae",)
 CONFIG_SETTINGS = ("family", "factor", "latent_channels", "widths", "layers")
 FILE = "vae/diffusion_pytorch_model.safetensors"
 BATCH = 64  # pictures that are drawn at once
@@ -122,6 +121,11 @@ def open_learner(job: Job) -> AutoencoderLearner:
     """Return a fresh learner of a job."""
     assert isinstance(job.settings, ReconstructionSettings)
     return (VaeLearner if isinstance(job.settings, VaeSettings) else AutoencoderLearner)(job, job.settings)
+
+
+def code_of(family: str) -> tuple[str, ...]:
+    """Return the modules that are found by the family's name, not by an import."""
+    return ("stages.networks.vae",)
 
 
 def obeyed(policy: Policy) -> dict[str, Any]:

@@ -1,0 +1,5 @@
+"""A trained BigGAN as a generator."""
+
+from stages.generators.adversarial import AdversarialGenerator, load, untrained
+
+__all__ = ["AdversarialGenerator", "load", "untrained"]

@@ -1,0 +1,1 @@
+"""Generator against discriminator: what a GAN's training is, whatever its architecture."""

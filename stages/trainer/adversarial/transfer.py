@@ -1,0 +1,86 @@
+"""Starts a training from the weights of another: what was taken, what was left, what is fresh, each by name."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from stages.errors import InputError
+from stages.settings.gans import GanSettings
+from stages.storage import read_json
+from stages.trainer.adversarial.adversaries import Adversaries
+
+FILES = {"generator": "generator.safetensors", "discriminator": "discriminator.safetensors"}
+NORMED = ".parametrizations.weight.original"  # where torch keeps a spectrally normalised layer's weight
+PLAIN = ".weight"
+
+
+def take_over(where: str, settings: GanSettings, game: Adversaries) -> dict[str, Any]:
+    """Load what fits of the weights that `transfer` names into both networks and the average; returns what was done.
+
+    Tensors are matched by name; one of another shape is left, so that the sizes and classes of pictures may differ.
+    Empty where nothing is to be taken over.
+
+    Raises:
+        InputError: the weights are absent, not those named, of another family, or nothing in them fits.
+    """
+    if not settings.transfer.weights:
+        return {}
+    folder = Path(settings.transfer.weights)
+    config = _config_of(where, settings, folder)
+    report: dict[str, Any] = {"weights": str(folder), "sha256": config["identity"]["weights"]}
+    for name, file in FILES.items():
+        report[name] = copy_matching(load_file(folder / file), getattr(game, name))
+    if not report["generator"]["taken"] or not report["discriminator"]["taken"]:
+        raise InputError(f"{where}.transfer.weights: nothing in {folder} has a name and shape of {settings.family}'s")
+    game.average.load_state_dict(game.generator.state_dict())
+    for name in FILES:
+        counts = ", ".join(f"{len(names)} {kind}" for kind, names in report[name].items())
+        print(f"transfer to {name}: {counts}", flush=True)
+    return report
+
+
+def _config_of(where: str, settings: GanSettings, folder: Path) -> dict[str, Any]:
+    """Return the config of the weights folder, once it is known to be the one that is meant."""
+    absent = [name for name in ("config.json", *FILES.values()) if not (folder / name).is_file()]
+    if absent:
+        raise InputError(
+            f"{where}.transfer.weights is {folder}, which lacks {', '.join(absent)}; expected such as "
+            "models/NAME/training/weights"
+        )
+    config: dict[str, Any] = read_json(folder / "config.json")
+    found = config["identity"]["weights"]
+    if config["family"] != settings.family:
+        raise InputError(
+            f"{where}.transfer.weights is of family {config['family']}; {settings.family} can start from weights of "
+            f"family {settings.family} only"
+        )
+    if settings.transfer.sha256 != found:
+        raise InputError(
+            f"{where}.transfer.sha256 is {settings.transfer.sha256}, but {folder} holds {found}; set it to that if "
+            "these weights are meant"
+        )
+    return config
+
+
+@torch.no_grad()
+def copy_matching(tensors: dict[str, Tensor], network: nn.Module) -> dict[str, list[str]]:
+    """Copy tensors into a network's parameters and buffers of the same name and shape; returns names.
+
+    `taken`: copied. `skipped`: not in this network, or of another shape there. `initialised`: left as they were.
+    """
+    own = network.state_dict()
+    aliases = {name.replace(NORMED, PLAIN): name for name in own if NORMED in name}
+    incoming = {aliases.get(name, name) if name not in own else name: tensor for name, tensor in tensors.items()}
+    taken = [name for name, tensor in incoming.items() if name in own and own[name].shape == tensor.shape]
+    for name in taken:
+        own[name].copy_(incoming[name])
+    skipped = [_why(name, tensor, own) for name, tensor in incoming.items() if name not in taken]
+    return {"taken": taken, "skipped": skipped, "initialised": [name for name in own if name not in taken]}
+
+
+def _why(name: str, tensor: Tensor, own: dict[str, Tensor]) -> str:
+    """Return a skipped tensor's name, and the shapes where these differ."""
+    return f"{name} {list(tensor.shape)} for {list(own[name].shape)}" if name in own else name
