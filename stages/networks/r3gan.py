@@ -26,10 +26,10 @@ BRANCH = 3  # convolutions of a block
 class ResidualBlock(nn.Module):
     """(N, width, H, W) to the same: 1x1 widens by `expansion`, 3x3 mixes within `groups`, 1x1 narrows; added.
 
-    The last convolution begins at zero, so that the block is the identity, unless `narrow_gain` scales it.
+    `gain` scales the initial weights, `narrow_gain` those of the last convolution: with 0, the block is the identity.
     """
 
-    def __init__(self, width: int, groups: int, expansion: int, gain: float, narrow_gain: float = 0.0) -> None:
+    def __init__(self, width: int, groups: int, expansion: int, gain: float, narrow_gain: float) -> None:
         super().__init__()
         inner = width * expansion
         self.widen = convolution(width, inner, 1, gain, bias=True)

@@ -1,6 +1,8 @@
 """Spectral normalisation of a whole network (Miyato 2018), by torch's own parametrisation."""
 
-from torch import nn
+from typing import cast
+
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 NORMALISED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)
@@ -20,7 +22,7 @@ def bake_norms(network: nn.Module) -> nn.Module:
     """
     for module in list(network.modules()):
         if parametrize.is_parametrized(module, "weight"):
-            weight = module.weight.detach().clone()
+            weight = cast(Tensor, module.weight).detach().clone()
             module.__class__ = parametrize.type_before_parametrizations(module)
             del module.parametrizations
             module.weight = nn.Parameter(weight)

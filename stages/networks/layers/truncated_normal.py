@@ -51,7 +51,7 @@ def truncate(latent: Tensor, threshold: Tensor, never: float) -> Tensor:
     """
     limit = threshold[:, None]
     x, bound = latent / math.sqrt(2), limit / math.sqrt(2)
-    # the distance of the product from 1 comes from small numbers, since near 1 float32 has no steps that are fine enough
+    # the distance of the product from 1 comes from small numbers, since float32 has no finer steps near 1
     beyond, cut = complement(x.abs()), complement(bound)
     found = math.sqrt(2) * inverse_erf(torch.erf(x) * torch.erf(bound), beyond + cut * (1 - beyond))
     inside = torch.minimum(torch.maximum(found, -limit), limit)  # rounding may pass them
