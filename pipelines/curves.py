@@ -12,6 +12,7 @@ from stages.storage import sha256_file
 from stages.trainer.fingerprint import WITHOUT_EFFECT
 
 LOCK = Path("dvc.lock")
+PACE = ("seconds_per_kimg", "memory_mb")  # what a tick cost, beside what it shows
 
 
 def params_of(training: Training) -> dict[str, Any]:
@@ -58,8 +59,9 @@ def curve_metrics(training: Training) -> list[Metric]:
     The first, since it stays the first while the curve grows, and a point that is logged is not changed.
     """
     rows: dict[int, dict[str, Any]] = {}
+    cost = {row["kimg"]: {name: row[name] for name in PACE} for row in training.pace}
     for row in training.curve:
-        rows.setdefault(training.step_at(row["kimg"]), row)
+        rows.setdefault(training.step_at(row["kimg"]), row | cost.get(row["kimg"], {}))
     points = []
     for step, row in rows.items():
         when = milliseconds(training.moments[row["kimg"]])

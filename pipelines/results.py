@@ -16,7 +16,12 @@ PIECES = {
     "benchmark": "benchmark/benchmark.json",
 }
 SHOWN = {  # what people look at, by the piece that it belongs to
-    "scores": ("evaluation/samples.png", "evaluation/report.html", "evaluation/sheets/*.png"),
+    "scores": (
+        "evaluation/samples.png",
+        "evaluation/report.html",
+        "evaluation/sheets/*.png",
+        "evaluation/sheets/*.mp4",
+    ),
     "benchmark": ("benchmark/latency.png",),
 }
 
@@ -55,6 +60,7 @@ class Results:
             self.curve,
             {kimg: started + (finished - started) * share for kimg, share in shares.items()},
             chosen_grids(self.folder / "training" / "samples"),
+            record.get("pace", []),
             record.get("lineage", []),
         )
 
@@ -80,7 +86,7 @@ class Results:
     def digest(self) -> str:
         """Return one sha256 over all that is published; the weights and the ONNX file count by their own hashes."""
         values = [self.record, self.curve, self.scores, self.parity, self.benchmark]
-        files = [(path.name, sha256_file(path)) for path in self.files if path.suffix in (".png", ".html")]
+        files = [(path.name, sha256_file(path)) for path in self.files if path.suffix in (".png", ".html", ".mp4")]
         return sha256_json([values, files, sha256_tree(self.folder / "training" / "samples")])
 
 

@@ -35,6 +35,7 @@ class Training:
     curve: list[dict[str, Any]] = field(default_factory=list)
     moments: dict[float, float] = field(default_factory=dict)
     grids: dict[float, Path] = field(default_factory=dict)
+    pace: list[dict[str, Any]] = field(default_factory=list)  # at the same kimg: what training cost
     lineage: list[Any] = field(default_factory=list)
 
     @property
@@ -70,6 +71,7 @@ def read_training(name: str, folder: Path) -> Training:
         curve,
         {row["kimg"]: _modified(grids.get(row["kimg"], folder / PARTS)) for row in curve},
         {at: grids[at] for at in wanted if at in grids and at <= kimg},
+        values.get("progress", {}).get("pace", []),
         json.loads((folder / LINEAGE).read_text()) if (folder / LINEAGE).exists() else [],
     )
 

@@ -31,7 +31,7 @@ def run(settings: EvaluateSettings, inputs: Inputs, output: Path) -> dict[str, A
     What differs from run to run, the CPU-seconds of each way to sample, is printed and kept beside the cache.
 
     Raises:
-        InputError: an input is absent or does not fit the settings.
+        InputError: an input is absent or does not fit the settings, or the model needs an ffmpeg that is not there.
         GateError: the generator draws NaN or infinity.
     """
     pictures, weights = check(settings, inputs)
@@ -41,10 +41,12 @@ def run(settings: EvaluateSettings, inputs: Inputs, output: Path) -> dict[str, A
     from stages.evaluate.sheets import samples
     from stages.evaluate.unseen.examination import Examination, figures_of
     from stages.evaluate.unseen.sampling import Trials
+    from stages.evaluate.unseen.walk import check_walk
     from stages.generators.loading import load_trained
 
     networks, absent = open_networks(settings, inputs, pictures, weights)
     generator = load_trained(inputs.weights)
+    check_walk(generator.capabilities)
     generator.network.to(networks[0].device)
     measured = score(settings, inputs, pictures, generator, networks, absent)
     unseen = Examination(settings, pictures, generator, networks, measured).all(curve)
@@ -79,6 +81,10 @@ def write(
             pair_sheet(unseen.pairs).save(folder / "sheets" / "closest.png")
         if len(unseen.strips):
             strip_sheet(unseen.strips).save(folder / "sheets" / "interpolation.png")
+        if len(unseen.mixing):
+            strip_sheet(unseen.mixing).save(folder / "sheets" / "mixing.png")
+        if unseen.walk:
+            (folder / "sheets" / "walk.mp4").write_bytes(unseen.walk)
         for name, grid in sampling.sheets.items():
             strip_sheet(grid).save(folder / "sheets" / f"{name}.png")
         write_json(folder / "scores.json", report)

@@ -58,5 +58,13 @@ def content_of(
     """Return what the model's page shows; of the training only what does not change from run to run."""
     record = {"kimg": curve[-1]["kimg"]} if curve else None
     return ModelReport(
-        report["model"], report, drawn, unseen.pairs, unseen.strips, record=record, sheets=sampling.sheets
+        report["model"],
+        report,
+        drawn,
+        unseen.pairs,
+        unseen.strips,
+        record=record,
+        sheets=sampling.sheets,
+        mixing=unseen.mixing,
+        walk=unseen.walk,
     )

@@ -33,7 +33,8 @@ def _cell(found: dict[str, float], name: str) -> str:
 
 def sampling_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return ways to sample with their scores and CPU-seconds per picture as aligned lines."""
-    names = ("steps", "guidance", "fd", "precision", "recall", "cpu_seconds")
+    known = ("steps", "guidance", "truncation", "fd", "precision", "recall", "cpu_seconds")
+    names = tuple(name for name in known if any(row.get(name) is not None for row in rows))
     cells = [tuple("-" if row.get(name) is None else f"{row[name]:.4g}" for name in names) for row in rows]
     return "\n".join(["", "other ways to sample; CPU-seconds are per picture", *aligned([names, *cells])])
 

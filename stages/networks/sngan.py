@@ -1,8 +1,8 @@
 """SNGAN's residual networks (Miyato 2018, appendix B.4) with a projection discriminator (Miyato & Koyama 2018).
 
-Up to 32 px they are those of CIFAR-10: one width everywhere, and a discriminator's last map is 8x8. From 64 px on they
-are those of ImageNet, at 64 px with the generator of the authors' code and the discriminator of STL-10: `width` is of
-the widest map, the narrowest has a sixteenth, and a discriminator's last map is 4x4.
+Up to 32 px they are those of CIFAR-10: one width everywhere, and a discriminator's last map is 8x8 (of 8 px, 4x4). From
+64 px on they are those of ImageNet, at 64 px with the generator of the authors' code and the discriminator of STL-10:
+`width` is of the widest map, the narrowest has a sixteenth, and a discriminator's last map is 4x4.
 """
 
 from functools import partial
@@ -78,7 +78,7 @@ def scaled(width: int, resolution: int, multiple: int, setting: str) -> int:
 
 
 def discriminator_plan(resolution: int, width: int) -> list[tuple[int, bool]]:
-    """Return each block's channels and whether it halves, the map ending at 8x8 up to 32 px, at 4x4 above.
+    """Return each block's channels and whether it halves, the map ending at 8x8 for 16 and 32 px, else at 4x4.
 
     Raises:
         InputError: a width of larger pictures has no sixteenth.

@@ -20,6 +20,7 @@ from stages.networks.layers.modulation import (
     GAIN,
     LEAK,
     ActivatedConv2d,
+    FromColours,
     Shortcut,
     StyledColours,
     StyledConv2d,
@@ -108,7 +109,7 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return map and picture; there is one style for each convolution and the colours, and noise for the former."""
         if values is None or picture is None:
-            start = self.const.expand(len(styles), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            start = self.const.expand(styles.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
             values = self.conv1(start, styles[:, 0], None if noise is None else noise[0])
             return values, self.torgb(values, styles[:, 1])
         values = self.conv0(values, styles[:, 0], None if noise is None else noise[0])
@@ -199,7 +200,7 @@ class DiscriminatorBlock(nn.Module):
         width, bound = channels_at(size, config), config["conv_clamp"]
         outputs = channels_at(size // 2, config)
         if size == config["resolution"]:
-            self.fromrgb = ActivatedConv2d(config["channels"], width, kernel=1, bound=bound)
+            self.fromrgb = FromColours(config["channels"], width, bound)
         self.conv0 = ActivatedConv2d(width, width, bound=bound)
         self.conv1 = ActivatedConv2d(width, outputs, halve=True, bound=bound)
         self.skip = Shortcut(width, outputs) if config["discriminator_architecture"] == "resnet" else None
@@ -207,12 +208,10 @@ class DiscriminatorBlock(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Return the next map, half as large."""
         if hasattr(self, "fromrgb"):
-            values = self.fromrgb(values.contiguous(memory_format=torch.channels_last))
-            values = values.contiguous(memory_format=torch.channels_last)  # a picture of one channel has either layout
+            values = self.fromrgb(values)
         if self.skip is None:
             return cast(Tensor, self.conv1(self.conv0(values)))
-        around = self.skip(values, RESIDUAL_GAIN)
-        return cast(Tensor, around.add_(self.conv1(self.conv0(values), RESIDUAL_GAIN)))
+        return cast(Tensor, self.skip(values, self.conv1(self.conv0(values), RESIDUAL_GAIN), RESIDUAL_GAIN))
 
 
 class Epilogue(nn.Module):
@@ -273,7 +272,7 @@ class Discriminator(DiscriminatorNetwork):
 def normalise_equalised(network: nn.Module) -> None:
     """Divide each equalised weight by its largest singular value in the place of its constant scale."""
     for module in list(network.modules()):
-        if isinstance(module, EqualisedLinear | ActivatedConv2d | Shortcut):
+        if isinstance(module, EqualisedLinear | ActivatedConv2d | FromColours | Shortcut):
             module.gain = 1.0
             parametrizations.spectral_norm(module, eps=1e-12)
 

@@ -22,10 +22,15 @@ class UsefulnessSettings(Strict):
 
 
 class SamplingSettings(Strict):
-    """What is tried of models that take it: numbers of steps, strengths of guidance (none: off); pictures of each."""
+    """What is tried of models that take it: steps, strengths of guidance, truncations (none: off); pictures of each.
+
+    Truncations are in the model's own unit: psi of mapped styles, or a bound of the latent in standard deviations.
+    Those above its default, which truncate nothing, are left out.
+    """
 
     steps: list[Annotated[int, Field(ge=1, le=1000)]] = [5, 10, 20]
     guidance: list[Annotated[float, Field(ge=0)]] = [1, 3, 5, 7.5, 15]
+    truncation: list[Annotated[float, Field(ge=0)]] = [0, 0.3, 0.5, 0.7, 1, 2]
     count: Annotated[int, Field(ge=16)] = 300
 
 

@@ -182,7 +182,7 @@ class TrainingLoop:
             row |= self._score(kimg)
         progress.curve.append({"kimg": round(kimg, 3), **{key: round(value, 6) for key, value in row.items()}})
         progress.sums, progress.counts, progress.steps = {}, {}, 0
-        progress.pace.append(measure_pace(progress, self.learner.device))
+        progress.pace.append(measure_pace(progress, kimg, self.learner.device))
         raw = self.learner.draw_raw_grid(GRID)
         if self.world.leads:
             save_grid(grid, self.folder / SAMPLES / grid_name(kimg))
@@ -229,19 +229,19 @@ class TrainingLoop:
             self.states.save(state)
 
 
-def measure_pace(progress: Progress, device: torch.device) -> dict[str, float]:
+def measure_pace(progress: Progress, tick: float, device: torch.device) -> dict[str, float]:
     """Return what training cost since the last tick: seconds per kimg, and the memory at its end in MB.
 
     Of a GPU what torch had allocated at most; else what the process holds. It differs from run to run and so is not
     in the curve.
     """
-    last = progress.pace[-1] if progress.pace else {"kimg": 0.0, "seconds": 0.0}
-    kimg = progress.seen / 1000
+    last = progress.pace[-1] if progress.pace else {"seen": 0, "seconds": 0.0}
     on_gpu = device.type == "cuda"
     memory = torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss
-    speed = (progress.seconds - last["seconds"]) / (kimg - last["kimg"])
+    speed = (progress.seconds - last["seconds"]) / (progress.seen - last["seen"]) * 1000
     return {
-        "kimg": kimg,
+        "kimg": round(tick, 3),
+        "seen": progress.seen,
         "seconds": round(progress.seconds, 3),
         "seconds_per_kimg": round(speed, 4),
         "memory_mb": round(memory / 1e6, 1),

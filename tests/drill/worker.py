@@ -7,7 +7,8 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.settings.models import DcganSettings, load_preset
+from stages.settings.gans import DcganSettings
+from stages.settings.models import load_preset
 from stages.storage import sha256_file, sha256_tree, write_json
 from tests.drill.injection import CRASHED, Points
 from tests.stages.datasets import lay_out, normalize, png
@@ -89,7 +90,8 @@ def _tell(descriptor: int, **what: object) -> None:
 
 def _inject(points: Points, descriptor: int) -> None:
     """Make points of all that a training does, and report what it began from and what it has made sure of."""
-    from stages.trainer import adversarial, gan, loop, state
+    from stages.trainer import loop, state
+    from stages.trainer.adversarial import adversaries, learner
 
     resume, save = loop.TrainingLoop.resume, state.StateFolder.save
 
@@ -105,12 +107,12 @@ def _inject(points: Points, descriptor: int) -> None:
     setattr(loop.TrainingLoop, "resume", resumed)  # noqa: B010 - a method in the place of a method
     setattr(state.StateFolder, "save", saved)  # noqa: B010
     for name in ("_discriminator_step", "_generator_step", "_agree", "export_state"):
-        points.before(adversarial.Adversaries, name)
-    for module in (state, gan):
+        points.before(adversaries.Adversaries, name)
+    for module in (state, learner):
         points.around_file(module, "save_file", lambda _tensors, path: Path(path))
     for name in ("_finish_tick", "save", "_check_losses"):
         points.before(loop.TrainingLoop, name)
-    points.before(adversarial, "update_average")
+    points.before(adversaries, "update_average")
     points.watch_files()
 
 

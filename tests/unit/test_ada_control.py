@@ -11,12 +11,12 @@ from accelerate.state import AcceleratorState
 
 from stages.errors import InputError
 from stages.settings import load_preset
-from stages.settings.models import DcganSettings
+from stages.settings.gans import DcganSettings
 from stages.trainer.ada.control import Control
-from stages.trainer.adversarial import Adversaries
+from stages.trainer.adversarial.adversaries import Adversaries
+from stages.trainer.adversarial.overfitting import OverfittingWatch
 from stages.trainer.augmentation import Augmentation, Policy
 from stages.trainer.health import find_alerts
-from stages.trainer.overfitting import OverfittingWatch
 from stages.trainer.state import StateFolder
 from stages.trainer.world import World
 
@@ -117,8 +117,10 @@ def test_a_policy_file_of_an_earlier_version_is_refused_by_name():
 
 def adversaries(policy: Policy, **changes: Any) -> Adversaries:
     small = {"latent": 8, "width": 4, "discriminator_width": 4, "batch": 8, "ema_half_life_kimg": 0.1, "threads": 1}
+    small |= {"upsample": "nearest"}
     settings = DcganSettings(**{**load_preset("dcgan"), **small, **changes})
-    config = {"resolution": 8, "channels": 3, "latent": 8, "width": 4, "discriminator_width": 4, "upsample": "nearest"}
+    config = {name: getattr(settings, name) for name in (*settings.PARTS, *settings.ARCHITECTURE)}
+    config |= {"resolution": 8, "channels": 3, "class_names": []}
     AcceleratorState._reset_state()  # accelerate keeps one precision per process
     accelerator = Accelerator(mixed_precision="no" if settings.precision == "fp32" else settings.precision, cpu=True)
     return Adversaries(config, settings, policy, World(accelerator))
@@ -174,7 +176,7 @@ def test_the_watch_reports_each_kind_and_changes_nothing(real):
     trained = adversaries(policy(p=0.5))
     trained.step(real.clone(), 0)
     before = copy.deepcopy(trained.export_state(8, {}))
-    watch = OverfittingWatch(Pictures(50, 30), Pictures(21, 220), 8, 8)  # type: ignore[arg-type]
+    watch = OverfittingWatch(Pictures(50, 30), Pictures(21, 220), trained.settings)  # type: ignore[arg-type]
     assert watch.count == 16
     random = torch.get_rng_state()
     logits = watch.mean_logits(trained, 8)
@@ -192,7 +194,7 @@ def test_the_watch_sees_what_the_discriminator_says(real):
     pictures = watch_pictures = (real * 127.5 + 127.5).round().byte()
     data = Pictures(8, 0)
     data.pixels = watch_pictures.permute(0, 2, 3, 1).numpy()
-    watch = OverfittingWatch(data, data, 8, 8)  # type: ignore[arg-type]
+    watch = OverfittingWatch(data, data, trained.settings)  # type: ignore[arg-type]
     with torch.no_grad():
         expected = trained.discriminator(pictures.float() / 127.5 - 1).mean()
     logits = watch.mean_logits(trained, 0)
@@ -200,8 +202,9 @@ def test_the_watch_sees_what_the_discriminator_says(real):
 
 
 def test_the_watch_is_silent_without_a_hold_out():
-    watch = OverfittingWatch(Pictures(50, 30), Pictures(0, 0), 8, 8)  # type: ignore[arg-type]
-    assert watch.mean_logits(adversaries(ADA), 0) == {}
+    trained = adversaries(ADA)
+    watch = OverfittingWatch(Pictures(50, 30), Pictures(0, 0), trained.settings)  # type: ignore[arg-type]
+    assert watch.mean_logits(trained, 0) == {}
 
 
 def test_a_strong_p_that_lasts_is_an_alert():

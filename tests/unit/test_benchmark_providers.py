@@ -25,7 +25,8 @@ from stages.generators.onnx_session import (
 from stages.networks.dcgan import build_generator
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-CONFIG = {"resolution": 8, "channels": 3, "latent": 6, "width": 4, "upsample": "nearest"}
+CONFIG = {"family": "dcgan", "class_names": [], "resolution": 8, "channels": 3, "latent": 6, "width": 4}
+CONFIG |= {"upsample": "nearest"}
 POLICY = Policy(1, spinning=False)
 NO_DRIVER = b"Failed to load library x.so with error: libcuda.so.1: cannot open shared object file"
 

@@ -12,7 +12,7 @@ SECONDS = 300
 # A training whose states are not whole: the drill must find out.
 DEFECTS = {
     "an average that is not put back": """
-from stages.trainer.adversarial import Adversaries
+from stages.trainer.adversarial.adversaries import Adversaries
 restore = Adversaries.restore
 def forgetful(self, state):
     average = {name: tensor.clone() for name, tensor in self.average.state_dict().items()}
@@ -50,7 +50,7 @@ def test_crashes_spread_over_a_training_lose_nothing_and_change_nothing():
 
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_defect_is_found(defect: str):
-    script = f"import sys\n{DEFECTS[defect]}\nfrom tests.drill.points import main\nsys.argv[1:] = ['--count', '12']\n"
+    script = f"import sys\n{DEFECTS[defect]}\nfrom tests.drill.points import main\nsys.argv[1:] = ['--count', '14']\n"
     line = [sys.executable, "-c", script + "sys.exit(main())"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 1, done.stdout + done.stderr

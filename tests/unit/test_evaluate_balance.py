@@ -104,7 +104,7 @@ def test_gaps_and_broken_numbers_are_left_out():
 
 
 def test_the_series_are_those_of_a_real_training():
-    from stages.trainer.adversarial import STATISTICS
+    from stages.trainer.adversarial.adversaries import STATISTICS
 
     row = dict.fromkeys(STATISTICS, 0.5) | {"kimg": 1.0, "separation": 0.5, "diversity": 1.0, "p": 0.1, "r_t": 0.5}
     row |= {"train_logit": 1.0, "holdout_logit": 0.5, "generated_logit": 0.0}

@@ -17,7 +17,7 @@ from stages.evaluate.unseen.latent_space import (
     slerp,
     to_grey_levels,
 )
-from stages.generators import dcgan
+from stages.generators import adversarial
 from stages.generators.interface import Capabilities, Generator, Request
 from stages.generators.noise import latents
 
@@ -83,12 +83,13 @@ def test_rounded_pictures_and_too_large_steps_are_noticed():
     assert not measure_path_length(generator, features, range(60), 0.25).stable
 
 
-def trained() -> AdversarialGenerator:
+def trained() -> adversarial.AdversarialGenerator:
     """Return a small DCGAN whose pictures use the whole range."""
     import torch
 
-    config = {"resolution": 16, "channels": 3, "latent": 16, "width": 8, "upsample": "transposed"}
-    generator = dcgan.untrained(config, 0, Path())
+    config = {"family": "dcgan", "class_names": [], "resolution": 16, "channels": 3, "latent": 16, "width": 8}
+    config |= {"upsample": "transposed"}
+    generator = adversarial.untrained(config, 0, Path())
     for module in generator.network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None

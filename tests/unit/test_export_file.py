@@ -18,7 +18,8 @@ from stages.generators.onnx_file import OnnxGenerator
 from stages.networks.dcgan import build_generator
 
 IDENTITY = {"weights": "a" * 64, "dataset": "b" * 64, "settings": "c" * 64}
-CONFIG = {"resolution": 8, "channels": 1, "latent": 6, "width": 4, "upsample": "nearest", "identity": IDENTITY}
+CONFIG = {"family": "dcgan", "class_names": [], "resolution": 8, "channels": 1, "latent": 6, "width": 4}
+CONFIG |= {"upsample": "nearest", "identity": IDENTITY}
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def use_unknown_operator(model):
         (rename_output, "its outputs are image, not pictures"),
         (other_capabilities(latent_shape=[7]), r"input latent is .*'batch', 6.*not .*'batch', 7"),
         (other_capabilities(resolution=16), r"output pictures is .*8, 8.*not .*16, 16"),
-        (point_outside, r"keeps project\.weight in another file"),
+        (point_outside, r"keeps inner\.project\.weight in another file"),
         (point_outside_in_a_function, "keeps hidden in another file"),
         (use_unknown_operator, "cannot be run: .*NoSuchOperator"),
     ],

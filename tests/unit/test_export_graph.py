@@ -18,14 +18,16 @@ from stages.generators.adversarial import AdversarialGenerator
 from stages.generators.interface import Capabilities
 from stages.generators.noise import RECIPE
 from stages.generators.onnx_session import open_session
+from stages.networks.contract import GeneratorNetwork
 from stages.networks.dcgan import build_generator
 
 IDENTITY = {"weights": "a" * 64, "dataset": "b" * 64, "settings": "c" * 64, "fingerprint": "d" * 64}
-CONFIG = {"resolution": 16, "channels": 3, "latent": 8, "width": 4, "upsample": "bilinear", "identity": IDENTITY}
+CONFIG = {"family": "dcgan", "class_names": [], "resolution": 16, "channels": 3, "latent": 8, "width": 4}
+CONFIG |= {"upsample": "bilinear", "identity": IDENTITY}
 CAPABILITIES = Capabilities("dcgan", (8,), 16, 3)
 
 
-def make_generator(network: torch.nn.Module | None = None) -> AdversarialGenerator:
+def make_generator(network: GeneratorNetwork | None = None) -> AdversarialGenerator:
     torch.manual_seed(3)
     return AdversarialGenerator(network or build_generator(CONFIG), CONFIG)
 
@@ -141,14 +143,14 @@ def test_a_file_that_cannot_run_another_batch_is_refused():
         measure(make_generator(), model.SerializeToString(), 1e-4)
 
 
-class BakedBatch(torch.nn.Module):
+class BakedBatch(GeneratorNetwork):
     """Treats the batch as a number that it knows."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inner = build_generator(CONFIG)
 
-    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+    def forward(self, latent: torch.Tensor, *others: object, **more: object) -> torch.Tensor:
         """Run a fixed batch."""
         return self.inner(latent.reshape(3, 8))
 
@@ -159,14 +161,14 @@ def test_a_network_with_a_baked_batch_is_refused():
         build(make_generator(BakedBatch()), 20)
 
 
-class DataDependent(torch.nn.Module):
+class DataDependent(GeneratorNetwork):
     """Decides by a value, which a graph cannot."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inner = build_generator(CONFIG)
 
-    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+    def forward(self, latent: torch.Tensor, *others: object, **more: object) -> torch.Tensor:
         """Run or not."""
         return self.inner(latent if latent.sum().item() > 0 else -latent)
 

@@ -10,13 +10,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from stages.networks.contract import DiscriminatorNetwork, GeneratorNetwork
 from stages.networks.dcgan import Discriminator, Generator
 from stages.ranks import free_port
-from stages.settings.models import DcganSettings, load_preset
-from stages.trainer.adversarial import Adversaries
+from stages.settings.gans import DcganSettings
+from stages.settings.models import load_preset
+from stages.trainer.adversarial.adversaries import Adversaries
+from stages.trainer.adversarial.regularisers import zero_centred_penalty
 from stages.trainer.augmentation import Policy
 from stages.trainer.memory import FrozenMoments, checkpoint_layers
-from stages.trainer.regularisers import r1_penalty
 from stages.trainer.world import World
 
 NONE = Policy("none", (), 0.0, False, 0.6, 4, 500, False)
@@ -52,7 +54,7 @@ def test_checkpointing_gives_the_same_gradients_and_moments_also_under_r1(resolu
     for network in (plain, sparing):
         real = torch.nn.functional.interpolate(PICTURES[:4], resolution).requires_grad_()
         logits = network(real)
-        (logits.mean() + r1_penalty(real, logits)).backward()
+        (logits.mean() + zero_centred_penalty(real, logits)).backward()
     assert_equal_gradients(plain, sparing)
 
 
@@ -101,21 +103,24 @@ def normless(monkeypatch: pytest.MonkeyPatch) -> None:
     """A family without batch norm, for which parts of a batch add up to the whole exactly."""
     module: Any = types.ModuleType("stages.networks.normless")
 
-    class Plain(nn.Module):
-        def __init__(self, *layers: nn.Module) -> None:
+    class PlainGenerator(GeneratorNetwork):
+        def __init__(self) -> None:
             super().__init__()
-            self.layers = nn.Sequential(*layers)
+            self.layers = nn.Sequential(nn.Linear(16, 48), nn.Tanh(), nn.Unflatten(1, (3, 4, 4)))
 
-        def forward(self, value: Tensor) -> Tensor:
-            return self.layers(value)
+        def forward(self, latent: Tensor, *others: Any, **more: Any) -> Tensor:
+            return self.layers(latent)
 
-    def generator(config: dict[str, Any]) -> nn.Module:
-        return Plain(nn.Linear(16, 48), nn.Tanh(), nn.Unflatten(1, (3, 4, 4)))
+    class PlainDiscriminator(DiscriminatorNetwork):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList()
+            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Softplus(), nn.Linear(8, 1), nn.Flatten(0))
 
-    def discriminator(config: dict[str, Any]) -> nn.Module:
-        return Plain(nn.Flatten(), nn.Linear(48, 8), nn.Softplus(), nn.Linear(8, 1), nn.Flatten(0))
+        def forward(self, pictures: Tensor, label: Tensor | None = None) -> Tensor:
+            return self.layers(pictures)
 
-    module.build_generator, module.build_discriminator = generator, discriminator
+    module.build_generator, module.build_discriminator = lambda _: PlainGenerator(), lambda _: PlainDiscriminator()
     monkeypatch.setitem(sys.modules, "stages.networks.normless", module)
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from stages.trainer.adversarial.regularisers import zero_centred_penalty
 from stages.trainer.diffaugment import TRANSFORMS, augment, cut_out, translate
 from stages.trainer.ema import ema_decay, start_average, update_average
 from stages.trainer.health import diversity, find_alerts, unhealthy_losses
 from stages.trainer.loop import crossed
 from stages.trainer.objectives import OBJECTIVES
 from stages.trainer.order import PictureOrder, normal_noise
-from stages.trainer.regularisers import r1_penalty
 
 PICTURES = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
@@ -68,7 +68,7 @@ def test_objectives_equal_their_formulas():
 def test_r1_of_a_quadratic_is_known():
     """For D(x) = |x|^2 / 2 the gradient is x, so the penalty is E|x|^2, and its own gradient is 2x / N."""
     real = torch.randn(5, 3, 2, 2, generator=random()).requires_grad_()
-    penalty = r1_penalty(real, real.square().flatten(1).sum(1) / 2)
+    penalty = zero_centred_penalty(real, real.square().flatten(1).sum(1) / 2)
     assert torch.isclose(penalty, real.square().sum() / 5)
     (gradient,) = torch.autograd.grad(penalty, real)
     assert torch.allclose(gradient, 2 * real / 5)

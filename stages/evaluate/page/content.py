@@ -17,7 +17,8 @@ class ModelReport:
 
     `report` is what scores.json holds. `samples` are uint8 (N, H, W, C) of the seeds from `first_seed` on; `pairs` are
     (generated uint8 (H, W, C), nearest training picture uint8 (H, W, C), distance, its key), the closest first;
-    `strips` are uint8 (rows, steps, H, W, C), `sheets` other ways to sample by name, uint8 (rows, columns, H, W, C);
+    `strips` are uint8 (rows, steps, H, W, C), `sheets` other ways to sample by name, uint8 (rows, columns, H, W, C),
+    `mixing` is of that form, too, and `walk` an MP4 of square frames;
     `benchmark` is benchmark.json and `record` is the training's record.json. Pictures have 1 or 3 channels.
     An array without pictures, an empty list and None say that a part is absent.
     """
@@ -31,6 +32,8 @@ class ModelReport:
     record: dict[str, Any] | None = None
     first_seed: int = 0
     sheets: dict[str, np.ndarray] = field(default_factory=dict)
+    mixing: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0, 0, 3), np.uint8))
+    walk: bytes = b""
 
     def part(self, name: str) -> dict[str, Any]:
         """Return a part of the report by name, an empty dictionary where there is none."""

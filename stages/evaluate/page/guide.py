@@ -31,11 +31,12 @@ PARTS = {
         "Karras et al. 2019, A style-based generator architecture",
     ),
     "sampling": (
-        "guidance and steps",
-        "What the same seeds give with another strength of guidance, or with fewer or more sampling steps; distances "
-        "of fewer pictures are larger and compare with one another alone.",
+        "guidance, steps, truncation",
+        "What the same seeds give with another strength of guidance, with fewer or more sampling steps, or with "
+        "latents or styles held nearer to their mean (truncation), which trades variety for typical pictures; "
+        "distances of fewer pictures are larger and compare with one another alone.",
         "Ho and Salimans 2022, Classifier-free diffusion guidance; Song et al. 2021, Denoising diffusion implicit "
-        "models",
+        "models; Karras et al. 2019, A style-based generator architecture; Brock et al. 2019, Large scale GAN training",
     ),
     "spectrum": (
         "checkerboard",

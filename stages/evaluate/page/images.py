@@ -1,4 +1,4 @@
-"""Pictures as data URLs, shrunk where their number would make a page heavy."""
+"""Pictures and videos as data URLs, shrunk or left beside the page where they would make it heavy."""
 
 import base64
 import io
@@ -12,6 +12,7 @@ from stages.sheet import sheet
 
 SHEET_COLUMNS = 8
 CHANNELS = (1, 3)
+CLIP_BYTES = 1_000_000  # of a video that a page holds; base64 makes them a third more
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,25 @@ class Shown:
     alt: str
     width: int
     height: int
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video on a page: its data URL or the file beside the page, and what it shows in words."""
+
+    url: str
+    alt: str
+
+    @property
+    def inside(self) -> bool:
+        """Whether the page holds it."""
+        return self.url.startswith("data:")
+
+
+def clip(film: bytes, path: str, alt: str) -> Clip:
+    """Return an MP4 as a data URL, or where it is large, the path from the page to its file."""
+    inside = len(film) <= CLIP_BYTES
+    return Clip(f"data:video/mp4;base64,{base64.b64encode(film).decode()}" if inside else path, alt)
 
 
 def encode(picture: np.ndarray, alt: str) -> Shown:

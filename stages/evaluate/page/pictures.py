@@ -1,16 +1,20 @@
-"""The sections that show pictures: uncurated samples, closest training pairs, interpolations."""
+"""The sections that show pictures: uncurated samples, closest training pairs, the latent space."""
+
+from typing import Any
 
 import numpy as np
 
 from stages.evaluate.page.content import ModelReport
-from stages.evaluate.page.images import Shown, contact_sheet, encode, shrink
-from stages.evaluate.page.numerals import number
+from stages.evaluate.page.images import Shown, clip, contact_sheet, encode, shrink
+from stages.evaluate.page.numerals import number, plain
 from stages.evaluate.page.readings import reading_of
 from stages.evaluate.page.section import Figure, Section, facts_and_tables
 
-# Noise takes four bytes a pixel as PNG in base64; together these keep a page below 3 MB whatever the pictures are.
-SAMPLE_PIXELS, PAIR_PIXELS, STRIP_PIXELS = 300_000, 120_000, 160_000
+# Noise takes four bytes a pixel as PNG in base64; together these keep a page below 3 MB whatever the pictures are. What
+# only some models have comes on top: style mixing at most 0.4 MB, a latent walk 1.3 MB.
+SAMPLE_PIXELS, PAIR_PIXELS, STRIP_PIXELS, MIXING_PIXELS = 300_000, 120_000, 160_000, 90_000
 PAIRS_SHOWN = 16
+WALK = "sheets/walk.mp4"  # from the page
 
 
 def sample_section(content: ModelReport) -> Section:
@@ -68,20 +72,52 @@ def _one(picture: np.ndarray, alt: str, pixels: int) -> Shown:
 
 
 def latent_section(content: ModelReport) -> Section:
-    """Return how even the latent space is, with interpolations from one latent to another, a row each."""
+    """Return how even the latent space is, with interpolations, styles that are mixed, and a walk as a video."""
     title, absent = "Latent space", content.absent("latent_space")
-    strips = content.strips if content.strips.ndim == 5 and content.strips.size else None
-    if absent and strips is None:
+    found = (_strips(content), _mixing(content), _walk(content))
+    figures = [figure for figure in found if figure]
+    if absent and not figures:
         return Section(title, absent=absent)
     part = content.part("latent_space")
-    facts, tables = ([], []) if absent else facts_and_tables(without(part, "reading"))
-    figures = [] if strips is None else [_strips(strips, content.name)]
+    facts, tables = ([], []) if absent else facts_and_tables(without(part, "reading", "mixing", "walk"))
     return Section(title, reading=reading_of(content, "latent_space"), figures=figures, facts=facts, tables=tables)
 
 
-def _strips(strips: np.ndarray, name: str) -> Figure:
-    rows, steps = strips.shape[:2]
-    alt = f"{rows} interpolations of {name} in {steps} steps"
-    shown = contact_sheet(strips.reshape(rows * steps, *strips.shape[2:]), alt, STRIP_PIXELS, columns=steps)
+def _strips(content: ModelReport) -> Figure | None:
     caption = "Each row goes from one latent to another in equal steps; a good model changes evenly and leaves no jump."
+    return _grid(content.strips, f"interpolations of {content.name}", STRIP_PIXELS, caption)
+
+
+def _mixing(content: ModelReport) -> Figure | None:
+    about = _about(content, "mixing")
+    caption = (
+        "Style mixing, in blocks: each picture has the coarse styles of the first in its row and the fine styles of "
+        "the first in its column. Pose and outline should follow the row, colours the column, and from block to block "
+        "more should follow the row."
+    )
+    if "crossovers" in about and "layers" in about:
+        caption += f" The row's styles end at layer {plain(about['crossovers'])} of {plain(about['layers'])}."
+    if "class" in about:
+        caption += f" All are of the class {plain(about['class'])}."
+    return _grid(content.mixing, f"mixed styles of {content.name}", MIXING_PIXELS, caption)
+
+
+def _grid(grid: np.ndarray, what: str, pixels: int, caption: str) -> Figure | None:
+    if grid.ndim != 5 or not grid.size:
+        return None
+    rows, columns = grid.shape[:2]
+    alt = f"{rows} rows of {columns} {what}"
+    shown = contact_sheet(grid.reshape(rows * columns, *grid.shape[2:]), alt, pixels, columns=columns)
     return Figure([shown] if shown else [], caption, size="full")
+
+
+def _walk(content: ModelReport) -> Figure | None:
+    if not content.walk:
+        return None
+    caption = "Each picture walks from latent to latent and back to its first; a good model neither jumps nor stops."
+    return Figure([], caption, size="full", clip=clip(content.walk, WALK, f"latent walk of {content.name}"))
+
+
+def _about(content: ModelReport, name: str) -> dict[str, Any]:
+    found = content.part("latent_space").get(name)
+    return found if isinstance(found, dict) else {}

@@ -98,7 +98,8 @@ def _latent_space(tree: Tree) -> str:
 
 def _sampling(tree: Tree) -> str:
     lines = []
-    for name, own in (("guidance", tree.get("default_guidance")), ("steps", tree.get("default_steps"))):
+    for name in ("guidance", "steps", "truncation"):
+        own = tree.get(f"default_{name}")
         drawn = [row for row in tree.get(name, []) if "fd" in row]
         if drawn:
             best = min(drawn, key=lambda row: row["fd"])

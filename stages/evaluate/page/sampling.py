@@ -1,4 +1,4 @@
-"""The section of other ways to sample: guidance, steps, classes and prompts for the same noise."""
+"""The section of other ways to sample: guidance, steps, truncation, classes and prompts for the same noise."""
 
 from typing import Any
 
@@ -18,6 +18,8 @@ READINGS = {
     "condition more clearly, until colours burn out and all look alike.",
     "steps": "Each row is one seed, the sampler's steps grow to the right: where neighbours no longer differ, more "
     "steps are wasted.",
+    "truncation": "Each row is one seed, and one class where there are any. The last column is without truncation; to "
+    "the left pictures come nearer to their mean: fewer faults are paid for with less variety.",
     "classes": "Each row is one seed's noise, each column a class: what stays along a row is the noise's, what changes "
     "is the class's.",
     "prompts": "Each row is one seed's noise, each column a prompt: what stays along a row is the noise's, what "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stages.evaluate.page.images import Shown
+from stages.evaluate.page.images import Clip, Shown
 from stages.evaluate.page.numerals import plain, proportion, words
 
 WIDEST = 6  # columns, above which rows and columns change places where that makes a table narrower
@@ -29,11 +29,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """Pictures side by side over one caption, each as large as a thumbnail, half as wide as the page, or as wide."""
+    """Pictures side by side over one caption, each as large as a thumbnail, half as wide as the page, or as wide.
+
+    A video stands below them.
+    """
 
     pictures: list[Shown]
     caption: str = ""
     size: Literal["small", "half", "full"] = "small"
+    clip: Clip | None = None
 
 
 @dataclass(frozen=True)

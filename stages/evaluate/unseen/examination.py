@@ -16,12 +16,14 @@ from stages.evaluate.unseen.balance import read_balance
 from stages.evaluate.unseen.copy_search import Space, pixel_descriptors
 from stages.evaluate.unseen.latent_space import interpolate, measure_jumps, measure_path_length
 from stages.evaluate.unseen.memorisation import measure_memorisation
+from stages.evaluate.unseen.mixing import mix_styles
 from stages.evaluate.unseen.probe import Predictions, class_histogram, conditional_accuracy
 from stages.evaluate.unseen.sampling import evaluations
 from stages.evaluate.unseen.spectrum import measure_checkerboard
 from stages.evaluate.unseen.usefulness import Labelled, Offer, Options
 from stages.evaluate.unseen.usefulness import measure as measure_usefulness
 from stages.evaluate.unseen.variety import measure_variety
+from stages.evaluate.unseen.walk import film_walk
 from stages.generators.interface import Generator
 from stages.metrics.classes import class_distances, class_shares, modes
 from stages.metrics.domain import DomainNetwork
@@ -42,11 +44,16 @@ Part = dict[str, Any]
 
 @dataclass(frozen=True)
 class Unseen:
-    """The parts of the report by name, and pictures: closest pairs (generated, train, distance, key) and strips."""
+    """The parts of the report by name, and pictures: closest pairs (generated, train, distance, key), strips, mixing.
+
+    Strips and mixing are grids, uint8 (rows, columns, H, W, C); `walk` is an MP4. What a model has none of is empty.
+    """
 
     parts: dict[str, Part]
     pairs: list[tuple[np.ndarray, np.ndarray, float, str]] = field(default_factory=list)
     strips: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0, 0, 3), np.uint8))
+    mixing: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0, 0, 3), np.uint8))
+    walk: bytes = b""
 
 
 class Examination:
@@ -71,17 +78,18 @@ class Examination:
         """Measure everything; a part that does not apply here says why."""
         memorisation, pairs = self.memorisation()
         latent_space, strips = self.latent_space()
+        mixing, walk = mix_styles(self.generator, self.settings.batch), film_walk(self.generator, self.settings.batch)
         parts = {
             "memorisation": memorisation,
             "variety": or_absent(self.variety),
             "per_class": or_absent(self.per_class),
             "probe": or_absent(self.classes),
             "usefulness": self.usefulness(),
-            "latent_space": latent_space,
+            "latent_space": latent_space | mixing.part | walk.part,
             "spectrum": or_absent(self.spectrum),
             "balance": or_absent(lambda: read_balance(curve).to_json()),
         }
-        return Unseen(parts, pairs, strips)
+        return Unseen(parts, pairs, strips, mixing.grid, walk.film)
 
     def features(self, role: str, network: AnyNetwork | None = None) -> np.ndarray:
         """Return the features of a set by its role; of generated pictures those that are examined."""

@@ -142,7 +142,7 @@ def interpolate(
     for pair_seeds, conditions in _pair_batches(generator, seeds, max(1, batch // steps), captions, at_least=1):
         first, second = _ends(generator, pair_seeds)
         path = np.concatenate([slerp(first, second, t) for t in np.linspace(0, 1, steps)])
-        drawn = _draw(generator, path, conditions)
+        drawn = draw_paths(generator, path, conditions)
         rows.append(drawn.reshape(steps, len(first), *drawn.shape[1:]).swapaxes(0, 1))
     return np.concatenate(rows)
 
@@ -167,6 +167,20 @@ def measure_jumps(pictures: np.ndarray, features: FeatureFunction) -> Jumps:
     return Jumps(np.array(ratios), np.array(positions), pictures.shape[1] - 1)
 
 
+def draw_paths(generator: Generator, latent: np.ndarray, conditions: Conditions) -> np.ndarray:
+    """Draw paths, the latents of all paths at one place after the other; `conditions` are those of the paths.
+
+    Raises:
+        GateError: the generator draws NaN or infinity.
+    """
+    paths = len(conditions)
+    wanted = conditions.take(np.arange(len(latent)) % paths) if paths else conditions
+    pictures = generator.generate(wanted.request(latent))
+    if not np.isfinite(pictures).all():
+        raise GateError("the generator draws NaN or infinity along an interpolation; train it with other settings")
+    return pictures
+
+
 def to_grey_levels(pictures: np.ndarray) -> np.ndarray:
     """Map float pictures in [-1, 1] to float32 in [0, 255] as `to_uint8` does, but without rounding."""
     levels: np.ndarray = np.clip((pictures.astype(np.float32) + np.float32(1)) * np.float32(127.5), 0, 255)
@@ -181,20 +195,10 @@ def _squared_speeds(
     draws = [np.random.Generator(np.random.Philox(key=seed)).uniform() for seed in seeds[::2]]
     t = epsilon + (1 - 2 * epsilon) * np.array(draws[: len(first)])
     path = np.concatenate([slerp(first, second, t + step) for step in (-epsilon, 0, epsilon)])
-    found = np.asarray(features(to_grey_levels(_draw(generator, path, conditions))), np.float64)
+    found = np.asarray(features(to_grey_levels(draw_paths(generator, path, conditions))), np.float64)
     before, here, after = np.split(found, 3)
     halves = [np.square(here - side).sum(axis=1) / epsilon**2 for side in (before, after)]
     return (halves[0] + halves[1]) / 2, np.square(after - before).sum(axis=1) / (2 * epsilon) ** 2
-
-
-def _draw(generator: Generator, latent: np.ndarray, conditions: Conditions) -> np.ndarray:
-    """Draw paths, the latents of all pairs at one place after the other; `conditions` are those of the pairs."""
-    pairs = len(conditions)
-    wanted = conditions.take(np.arange(len(latent)) % pairs) if pairs else conditions
-    pictures = generator.generate(wanted.request(latent))
-    if not np.isfinite(pictures).all():
-        raise GateError("the generator draws NaN or infinity along an interpolation; train it with other settings")
-    return pictures
 
 
 def _ends(generator: Generator, seeds: range) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
-"""What guidance, sampling steps and conditions do to the pictures of a generator that takes them."""
+"""What guidance, sampling steps, truncation and conditions do to the pictures of a generator that takes them."""
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from stages.metrics.gaussians import Features
 from stages.metrics.manifold import manifold
 from stages.settings import EvaluateSettings
 
+SWEPT = ("guidance", "steps", "truncation")
 ROWS = 6  # seeds of a sheet
 CLASSES, PROMPTS = 10, 6  # columns at most
 
@@ -39,6 +40,14 @@ class Sampling:
     seconds: list[Part] = field(default_factory=list)
 
 
+class Way(NamedTuple):
+    """One way to sample; a generator that does not take one of these has its default of it."""
+
+    guidance: float
+    steps: int | None
+    truncation: float
+
+
 @dataclass(frozen=True)
 class Trial:
     """What one way to sample gives: the first pictures, uint8 (rows, C, H, W), scores, CPU-seconds per picture.
@@ -53,7 +62,7 @@ class Trial:
 
 
 class Trials:
-    """One generator drawn with other guidance, steps and conditions, beside the hold-out in one network's features.
+    """One generator drawn in several ways and on several conditions, beside the hold-out in one network's features.
 
     All trials are of the same seeds and conditions: the first that the scores are of.
     """
@@ -63,6 +72,11 @@ class Trials:
     ) -> None:
         self.settings, self.pictures, self.network = settings, pictures, network
         self.generator, self.takes = generator, generator.capabilities
+        self.own = Way(
+            float(self.takes.default_guidance) if self.takes.guidance else 1.0,
+            self.takes.steps,
+            float(self.takes.default_truncation),
+        )
         self.asked, _, _ = asked_for_the_data(settings, pictures, generator)
         self.count = min(settings.sampling.count, settings.count)
         self.seeds = seeds(settings)[: self.count]
@@ -70,39 +84,42 @@ class Trials:
         self.holdout = Features(features["holdout"].features, "hold-out")
         self.train = features["train"].features
         self.neighbours = min(settings.neighbours, self.count - 1, len(self.holdout) - 1)
-        self.done: dict[tuple[int | None, float], Trial] = {}
+        self.done: dict[Way, Trial] = {}
 
     def all(self) -> Sampling:
         """Return what this generator's capabilities allow to try."""
         part, sheets = Part(), dict[str, np.ndarray]()
-        guidance = self._guidance() if self.takes.guidance and self.settings.sampling.guidance else {}
-        steps = self._steps() if self.takes.steps and self.settings.sampling.steps else {}
-        for name, trials in (("guidance", guidance), ("steps", steps)):
+        sweeps = {name: self._sweep(name, values) for name in SWEPT if (values := self._values(name))}
+        for name, trials in sweeps.items():
             if columns := [trial.first for trial in trials.values() if not trial.absent]:
                 sheets[name] = _grid(np.stack(columns, axis=1))
-        if guidance or steps:
-            part = self._about()
-            part |= {"guidance": self._rows("guidance", guidance)} if guidance else {}
-            part |= {"steps": self._rows("steps", steps)} if steps else {}
+        if sweeps:
+            part = self._about() | {name: self._rows(name, trials) for name, trials in sweeps.items()}
         for name, (shown, conditions) in self._conditions().items():
             part[name], sheets[name] = shown, self._same_noise(conditions)
         return Sampling(part, sheets, self._seconds())
 
-    def _guidance(self) -> dict[float, Trial]:
-        values = sorted({*map(float, self.settings.sampling.guidance), float(self.takes.default_guidance)})
-        return {value: self._trial(self.takes.steps, value) for value in values}
+    def _values(self, name: str) -> list[float]:
+        """Return what is tried of a setting, the model's own value included, ascending; none where it takes none.
 
-    def _steps(self) -> dict[int, Trial]:
-        assert self.takes.steps is not None
-        numbers = sorted({*self.settings.sampling.steps, self.takes.steps})
-        return {number: self._trial(number, self.takes.default_guidance) for number in numbers}
+        Truncations above the own one, at which pictures are as without, truncate nothing and are left out.
+        """
+        wanted, own = getattr(self.settings.sampling, name), getattr(self.own, name)
+        if not wanted or not getattr(self.takes, name):
+            return []
+        return sorted({*(value for value in wanted if name != "truncation" or value < own), own})
 
-    def _rows(self, name: str, trials: dict[Any, Trial]) -> list[Part]:
+    def _sweep(self, name: str, values: list[float]) -> dict[float, Trial]:
+        return {value: self._trial(self._way(name, value)) for value in values}
+
+    def _way(self, name: str, value: Any) -> Way:
+        return self.own._replace(**{name: value})
+
+    def _rows(self, name: str, trials: dict[float, Trial]) -> list[Part]:
         found = []
         for value, trial in trials.items():
-            guidance = value if name == "guidance" else self.takes.default_guidance
-            steps = value if name == "steps" else self.takes.steps
-            work = {"evaluations": evaluations(steps, guidance if self.takes.guidance else 1.0)} if steps else {}
+            way = self._way(name, value)
+            work = {"evaluations": evaluations(way.steps, way.guidance)} if way.steps else {}
             found.append({name: value, **work, **({"absent": trial.absent} if trial.absent else trial.scores)})
         return found
 
@@ -112,23 +129,24 @@ class Trials:
         chosen = floor_positions(len(self.train), count, self.settings.seed)
         pixels = self.pictures.holdout.pixels
         real = self._scores(self.train[chosen]) | {"clipped": float(((pixels == 0) | (pixels == 255)).mean())}
-        own: Part = {"default_steps": self.takes.steps} if self.takes.steps else {}
-        own |= {"default_guidance": self.takes.default_guidance} if self.takes.guidance else {}
+        own = {f"default_{name}": value for name, value in self._told(self.own).items()}
         about = {"features": self.network.label, "count": self.count, "neighbours": self.neighbours}
         return about | own | {"real": real}
 
-    def _trial(self, steps: int | None, guidance: float) -> Trial:
-        key = (steps, float(guidance))
-        if key not in self.done:
+    def _trial(self, way: Way) -> Trial:
+        if way not in self.done:
             try:
-                self.done[key] = self._draw(steps, guidance)
+                self.done[way] = self._draw(way)
             except InputError as error:  # such as a number of steps that the sampler cannot walk
-                self.done[key] = Trial(absent=str(error))
-        return self.done[key]
+                self.done[way] = Trial(absent=str(error))
+        return self.done[way]
 
-    def _draw(self, steps: int | None, guidance: float) -> Trial:
-        drawing = self.asked if steps == self.takes.steps else self.asked.resampled(steps, None)
-        asked = Asked(guidance=guidance if guidance != self.takes.default_guidance else None)
+    def _draw(self, way: Way) -> Trial:
+        drawing = self.asked if way.steps == self.own.steps else self.asked.resampled(way.steps, None)
+        asked = Asked(
+            guidance=way.guidance if way.guidance != self.own.guidance else None,
+            truncation=way.truncation if way.truncation != self.own.truncation else None,
+        )
         start, batches, share = time.process_time(), list[np.ndarray](), 0.0
         for batch in drawing.draw(self.seeds, self.settings.batch, asked):
             if not np.isfinite(batch).all():
@@ -136,7 +154,7 @@ class Trials:
             batches.append(to_uint8(batch))
             share += clipped(batch) * len(batch) / self.count
         seconds = (time.process_time() - start) / self.count
-        name = f"{steps or 1} steps, guidance {guidance:g}" if self.takes.guidance else f"{steps} steps"
+        name = ", ".join(f"{key} {value:g}" for key, value in self._told(way).items())
         found = extract(PictureSet(name, self.count, lambda: iter(batches)), [self.network])[self.network.label]
         first = np.concatenate(batches[: -(-ROWS // self.settings.batch)])[:ROWS]
         return Trial(first, self._scores(found.features) | {"clipped": share}, seconds)
@@ -170,10 +188,14 @@ class Trials:
         drawn = [to_uint8(self.generator.generate(conditions.request(latent))) for conditions in columns]
         return _grid(np.stack(drawn, axis=1))
 
+    def _told(self, way: Way) -> Part:
+        """Return of a way to sample what this generator takes."""
+        return {name: getattr(way, name) for name in SWEPT if getattr(self.takes, name)}
+
     def _seconds(self) -> list[Part]:
         return [
-            {"steps": steps, "guidance": guidance, **trial.scores, "cpu_seconds": trial.seconds}
-            for (steps, guidance), trial in self.done.items()
+            {**self._told(way), **trial.scores, "cpu_seconds": trial.seconds}
+            for way, trial in self.done.items()
             if not trial.absent
         ]
 

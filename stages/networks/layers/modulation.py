@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, hardtanh, leaky_relu
+from torch.nn.functional import conv2d, conv_transpose2d, hardtanh, leaky_relu, linear
 
 from stages.networks.layers.equalised import EqualisedLinear
 from stages.networks.layers.resample import Halve, low_pass
@@ -126,17 +126,15 @@ class StyledColours(nn.Module):
 
 
 class ActivatedConv2d(nn.Module):
-    """An equalised convolution and leaky ReLU that keep the size, or filter the map first and halve it."""
+    """An equalised 3 x 3 convolution and leaky ReLU that keep the size, or filter the map first and halve it."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int = 3, halve: bool = False, bound: float | None = None
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, halve: bool = False, bound: float | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.smooth = Smooth(inputs, padding=kernel // 2 + 1) if halve else nn.Identity()
-        self.gain, self.bound = (inputs * kernel**2) ** -0.5, bound
-        self.stride, self.padding = (2, 0) if halve else (1, kernel // 2)
+        self.smooth = Smooth(inputs, padding=2) if halve else nn.Identity()
+        self.gain, self.bound = (inputs * 9) ** -0.5, bound
+        self.stride, self.padding = (2, 0) if halve else (1, 1)
 
     def forward(self, values: Tensor, gain: float = 1.0) -> Tensor:
         """Return the next map times `gain`, which moves the bound, too."""
@@ -145,8 +143,33 @@ class ActivatedConv2d(nn.Module):
         return activate(values, None if self.bound is None else self.bound * gain)
 
 
+def pixels(values: Tensor) -> Tensor:
+    """Return a map (N, C, H, W) as rows of pixels (N H W, C), which is a view of one in channels_last."""
+    return values.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def as_map(rows: Tensor, like: Tensor) -> Tensor:
+    """Return rows of pixels as a map in channels_last, of the batch and size of another map."""
+    return rows.view(like.shape[0], *like.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+class FromColours(nn.Module):
+    """An equalised 1 x 1 convolution of pictures and leaky ReLU; it is one product of matrices."""
+
+    def __init__(self, channels: int, outputs: int, bound: float | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.gain, self.bound = channels**-0.5, bound
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return a map in channels_last."""
+        weight, bias = self.weight.flatten(1) * (self.gain * GAIN), self.bias * GAIN
+        return as_map(activate(linear(pixels(pictures), weight, bias), self.bound), pictures)
+
+
 class Shortcut(nn.Module):
-    """(N, inputs, H, W) to (N, outputs, H / 2, W / 2): filter, and a linear equalised 1 x 1 convolution."""
+    """(N, inputs, H, W) to (N, outputs, H / 2, W / 2): filter, and an equalised linear 1 x 1 convolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -154,6 +177,7 @@ class Shortcut(nn.Module):
         self.halve = Halve(inputs, TAPS)
         self.gain = inputs**-0.5
 
-    def forward(self, values: Tensor, gain: float = 1.0) -> Tensor:
-        """Return the halved map times `gain`."""
-        return cast(Tensor, conv2d(self.halve(values), self.weight * (self.gain * gain)))
+    def forward(self, values: Tensor, branch: Tensor, gain: float) -> Tensor:
+        """Return the halved map times `gain` plus the other branch, (N, outputs, H / 2, W / 2)."""
+        around = linear(pixels(self.halve(values)), self.weight.flatten(1) * (self.gain * gain))
+        return as_map(around.add_(pixels(branch)), branch)
