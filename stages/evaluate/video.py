@@ -81,17 +81,8 @@ def encode(batches: Iterable[np.ndarray], size: int, zoom: int = 1) -> bytes:
 
 
 def _arguments(frames: Path, video: Path, size: int, zoom: int) -> list[str]:
-    raw = [
-        "-hide_banner",
-        "-loglevel",
-        "error",
-        "-f",
-        "rawvideo",
-        "-pixel_format",
-        "rgb24",
-        "-video_size",
-        f"{size}x{size}",
-    ]
+    raw = ["-hide_banner", "-loglevel", "error", "-f", "rawvideo", "-pixel_format", "rgb24"]
+    raw += ["-video_size", f"{size}x{size}"]
     raw += ["-framerate", str(FRAMES_PER_SECOND), "-i", str(frames)]
     enlarged = f"scale={size * zoom}:{size * zoom}:flags=neighbor,{COLOURS}"
     picture = ["-an", "-filter_threads", "1", "-vf", enlarged]

@@ -19,7 +19,8 @@ from tests.conftest import copy_workspace, stage
 
 SCORES = Path("models/dcgan/evaluation/scores.json")
 FOLDER = SCORES.parent
-FILES = {"scores.json", "metrics.json", "samples.png", "report.html", "sheets/closest.png", "sheets/interpolation.png"}
+SHEETS = {"sheets/closest.png", "sheets/interpolation.png", "sheets/walk.mp4"}
+FILES = {"scores.json", "metrics.json", "samples.png", "report.html", *SHEETS}
 KINDS = ("fd", "fd_inf", "kid", "kid_std", "kid_se", "precision", "recall", "density", "coverage", "isc", "isc_std")
 WITH_INTERVAL = {"fd", "kid", "precision", "recall", "density", "coverage", "isc"}
 PARTS = ("memorisation", "variety", "per_class", "probe", "usefulness", "latent_space", "spectrum", "balance")
@@ -119,6 +120,7 @@ def test_what_scores_cannot_see_is_measured_or_says_why_not(evaluated: subproces
         assert "No `domain` features" in report[part]["absent"]
     page = (FOLDER / "report.html").read_text()
     assert "<script" not in page and "data:image/png;base64," in page
+    assert report["latent_space"]["walk"]["frames"] == 145 and "data:video/mp4;base64," in page
     assert set(PARTS) <= set(report)
 
 

@@ -24,6 +24,7 @@ NETWORK = "efficientnet_lite0"
 HOSTILE = "<script>alert(1)</script>\"'&$x_1$"
 HEAVIEST, CHARTS = 3_000_000, 400_000  # bytes of a page, and of its charts at most
 SHEET = 250_000  # bytes that each other way to sample adds at most
+MIXING, WALK = 400_000, 1_350_000  # bytes that mixed styles and a latent walk add at most
 VOID = {"meta", "img", "br", "link", "input"}
 
 
@@ -140,7 +141,7 @@ def test_model_page_runs_no_script_and_loads_nothing() -> None:
     page = standard_page()
     reader = read(page)
     policy = [one["content"] for one in reader.all("meta") if one.get("http-equiv") == "Content-Security-Policy"]
-    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"]
     assert not reader.all("script")
     assert not reader.all("link")
     assert "url(http" not in page
@@ -187,14 +188,17 @@ def test_any_part_may_be_absent_empty_or_hostile(value: Any) -> None:
 
 
 def sampled() -> ModelReport:
-    """Return a report of a model that takes guidance, steps and prompts."""
+    """Return a report of a model that takes guidance, steps, truncation and prompts."""
     row = {"evaluations": 8, "precision": 0.5, "recall": 0.25, "clipped": 0.125}
     part: dict[str, Any] = {"features": NETWORK, "count": 300, "default_steps": 10, "default_guidance": 1.0}
     part |= {"real": {"fd": 31.0, "precision": 0.9, "recall": 0.9, "clipped": 0.5}}
     part["guidance"] = [{"guidance": value, "fd": 90.0 + value, **row} for value in (1.0, 3.0, 7.5)]
     part["steps"] = [{"steps": 5, "fd": 80.0, **row}, {"steps": 10, "fd": 91.0, **row}, {"steps": 7, "absent": HOSTILE}]
     part["prompts"] = ["a cat", HOSTILE]
+    bounded = [{"truncation": value, "fd": 95.0 - value, **row} for value in (0.0, 0.5, 10.0)]
+    part |= {"truncation": bounded, "default_truncation": 10.0}
     sheets = {"guidance": noise(6, 3, 8, 8, 3), "steps": noise(6, 2, 8, 8, 3), "prompts": noise(6, 2, 8, 8, 3)}
+    sheets["truncation"] = noise(6, 3, 8, 8, 3)
     return content(report=scores() | {"sampling": part}, sheets=sheets)
 
 
@@ -203,16 +207,19 @@ def test_other_ways_to_sample_are_shown_with_how_to_read_them() -> None:
     text = words(page)
     assert "By guidance the least Fréchet distance is 91 at 1." in text
     assert "By steps the least Fréchet distance is 80 at 5, at its own 10 it is 91." in text
+    assert "By truncation the least Fréchet distance is 85 at 10." in text
     assert "As many real pictures reach 31." in text
     assert "From left to right: 1, 3, 7.5." in text
     assert "From left to right: 5, 10." in text  # 7 could not be drawn
+    assert "The last column is without truncation" in text and "From left to right: 0, 0.5, 10." in text
     assert f"From left to right: a cat, {' '.join(HOSTILE.split())}." in text
     assert "<script" not in page
     alts = [one["alt"] for one in read(page).all("img")]
     assert [alt for alt in alts if alt.startswith("6 seeds")] == [
-        f"6 seeds of dcgan by {columns} {name}" for columns, name in ((3, "guidance"), (2, "steps"), (2, "prompts"))
+        f"6 seeds of dcgan by {columns} {name}"
+        for columns, name in ((3, "guidance"), (2, "steps"), (2, "prompts"), (3, "truncation"))
     ]
-    assert "guidance and steps" in text  # in the guide
+    assert "guidance, steps, truncation" in text  # in the guide
 
 
 def test_models_that_sample_in_one_way_have_no_such_section() -> None:
@@ -223,8 +230,44 @@ def test_models_that_sample_in_one_way_have_no_such_section() -> None:
 @pytest.mark.parametrize("value", [{}, None, {"absent": HOSTILE}, {"steps": 3, "guidance": [None, {}], "real": {}}])
 def test_a_report_of_another_version_still_shows_its_sheets(value: Any) -> None:
     page = model_page(replace(sampled(), report=scores() | {"sampling": value}))
-    assert len([one for one in read(page).all("img") if one["alt"].startswith("6 seeds")]) == 3
+    assert len([one for one in read(page).all("img") if one["alt"].startswith("6 seeds")]) == 4
     assert not read(page).all("script")
+
+
+def mixed(**changes: Any) -> ModelReport:
+    """Return a report of a model with styles, and a walk that only looks like a film."""
+    about = {"layers": 8, "crossovers": [2, 4, 6], "coarse_seeds": [0], "fine_seeds": [1, 2], "class": HOSTILE}
+    part = {"mixing": about, "walk": {"frames": 145}, "reading": "even"}
+    made = content(report=scores() | {"latent_space": part}, mixing=noise(6, 3, 8, 8, 3), walk=b"film")
+    return replace(made, **changes)
+
+
+def test_mixed_styles_and_the_walk_are_in_the_section_of_the_latent_space() -> None:
+    page = model_page(mixed())
+    text = words(page)
+    assert "The row's styles end at layer 2, 4, 6 of 8. All are of the class <script>" in text
+    assert "<script" not in page
+    assert "6 rows of 3 mixed styles of dcgan" in [one["alt"] for one in read(page).all("img")]
+    (film,) = read(page).all("video")
+    assert film["src"] == "data:video/mp4;base64,ZmlsbQ==" and "controls" in film and "autoplay" not in film
+    assert film["aria-label"] == "latent walk of dcgan"
+    assert "145" not in text  # the caption tells enough
+    assert len(mixed().report) > len(scores()) and "<video" not in standard_page()
+
+
+def test_a_large_walk_stays_beside_the_page() -> None:
+    page = model_page(mixed(walk=bytes(1_000_001)))
+    assert not read(page).all("video")
+    assert [one["href"] for one in read(page).all("a") if not one["href"].startswith("#")] == ["sheets/walk.mp4"]
+    assert "latent walk of dcgan (sheets/walk.mp4)" in words(page)
+    assert len(page) < len(standard_page()) + 100_000
+    assert read(model_page(mixed(walk=bytes(1_000_000)))).all("video")
+
+
+@pytest.mark.parametrize("value", [None, {}, {"absent": "why"}, {"mixing": 3, "walk": []}, {"mixing": {"layers": None}}])
+def test_mixed_styles_and_walk_need_no_part_of_the_report(value: Any) -> None:
+    page = model_page(mixed(report=scores() | {"latent_space": value}))
+    assert "Style mixing, in blocks" in words(page) and read(page).all("video")
 
 
 def test_foreign_text_is_escaped_everywhere() -> None:
@@ -252,6 +295,8 @@ def test_pages_stay_light_whatever_the_pictures_are(shape: tuple[int, ...]) -> N
     pairs = [(pictures[0], pictures[1], float(n), "k") for n in range(40)]
     heavy = replace(empty(), samples=pictures, pairs=pairs, strips=pictures[None, :3].repeat(8, 0))
     assert len(model_page(heavy)) < HEAVIEST - CHARTS
+    styled = replace(heavy, mixing=pictures[None, :3].repeat(12, 0), walk=bytes(1_000_000))
+    assert len(model_page(styled)) < HEAVIEST - CHARTS + MIXING + WALK
     grids = dict.fromkeys(("guidance", "steps", "classes"), pictures[None, :3].repeat(6, 0))
     assert len(model_page(replace(heavy, sheets=grids))) < HEAVIEST - CHARTS + 3 * SHEET
     assert len(comparison_page([heavy, heavy])) < HEAVIEST - CHARTS

@@ -233,7 +233,7 @@ def test_prompt_models_are_scored_on_the_hold_outs_captions() -> None:
         ({"steps": [0]}, "evaluate.sampling.steps.0 is 0"),
         ({"guidance": [-1]}, "evaluate.sampling.guidance.0 is -1"),
         ({"count": 3}, "evaluate.sampling.count is 3"),
-        ({"number": 3}, "evaluate.sampling.number: unknown setting; allowed: steps, guidance, count"),
+        ({"number": 3}, "evaluate.sampling.number: unknown setting; allowed: steps, guidance, truncation, count"),
     ],
 )
 def test_impossible_settings_are_named(sampling: dict[str, Any], words: str) -> None:
@@ -245,4 +245,6 @@ def test_older_settings_get_the_defaults() -> None:
     raw = tiny_params()["evaluate"]
     raw.pop("sampling", None)
     found = validated(EvaluateSettings, raw, "evaluate").sampling
-    assert found == SamplingSettings(steps=[5, 10, 20], guidance=[1, 3, 5, 7.5, 15], count=300)
+    assert found == SamplingSettings(
+        steps=[5, 10, 20], guidance=[1, 3, 5, 7.5, 15], truncation=[0, 0.3, 0.5, 0.7, 1, 2], count=300
+    )

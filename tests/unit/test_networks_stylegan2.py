@@ -218,6 +218,15 @@ def test_half_precision_draws_whole_pictures():
     assert all(grad is not None and grad.isfinite().all() for grad in grads)
 
 
+def test_the_sum_of_colours_is_not_rounded_to_half_precision():
+    network = generator(config())
+    for parameter in network.synthesis.get_submodule("b16.torgb").parameters():
+        nn.init.zeros_(parameter)
+    with torch.autocast("cpu", torch.bfloat16):
+        pictures = network(torch.randn(4, 6))
+    assert (pictures != pictures.bfloat16().float()).float().mean() > 0.5
+
+
 def test_the_layout_of_memory_changes_nothing():
     settings = config(channel_base=128)
     drawing, judging = heard(generator(settings)).eval(), discriminator(settings)

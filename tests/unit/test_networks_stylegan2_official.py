@@ -1,5 +1,6 @@
 """StyleGAN2's names, shapes and counts of parameters are those of the official stylegan2-ada-pytorch."""
 
+import pytest
 import torch
 
 from stages.networks.stylegan2 import build_discriminator, build_generator
@@ -113,3 +114,16 @@ def test_parameters_at_1024_are_as_many_as_in_the_official_logs():
     )
     assert drawing.layers == 18
     assert len(drawing.noise_shapes) == 17
+
+
+def test_initial_values_are_the_papers():
+    """Karras 2020 a, appendix B: weights N(0, 1), scaled when they are used; styles begin as ones, noise as silence."""
+    drawing = generator(config(latent=64, style_width=64, channel_base=1024, channel_max=32))
+    for name, parameter in drawing.named_parameters():
+        if name.endswith("affine.bias"):
+            assert (parameter == 1).all()
+        elif name.endswith(("bias", "noise_strength")):
+            assert (parameter == 0).all()
+        else:
+            assert parameter.std().item() == pytest.approx(100 if "mapping" in name else 1, rel=0.2)
+    assert (drawing.mapping.w_avg == 0).all()

@@ -70,6 +70,8 @@ def write_scores(distance: float = 12.5, weights: str = "w1") -> None:
     write_json(FOLDER / "evaluation" / "scores.json", report)
     sheet(np.zeros((16, 8, 8, 3), np.uint8), columns=8).save(FOLDER / "evaluation" / "samples.png")
     (FOLDER / "evaluation" / "report.html").write_text(f"<title>{weights}</title>")
+    (FOLDER / "evaluation" / "sheets").mkdir(exist_ok=True)
+    (FOLDER / "evaluation" / "sheets" / "walk.mp4").write_bytes(f"film of {weights}".encode())
 
 
 def write_onnx(weights: str = "w1") -> None:
@@ -217,7 +219,7 @@ FIGURES = {
     "benchmark": "onnx_cpu_batch1_p50_ms",
 }
 FILES = {
-    "scores": {"scores.json", "samples.png", "report.html"},
+    "scores": {"scores.json", "samples.png", "report.html", "walk.mp4"},
     "parity": {"parity.json", "model.onnx"},
     "benchmark": {"benchmark.json", "latency.png"},
 }

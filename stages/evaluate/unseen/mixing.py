@@ -39,7 +39,8 @@ class StyleMixing:
     @property
     def grid(self) -> np.ndarray:
         """Return the blocks below one another, uint8 (rows, columns, H, W, C)."""
-        return self.blocks.reshape(-1, *self.blocks.shape[2:])
+        blocks, rows, *rest = self.blocks.shape
+        return self.blocks.reshape(blocks * rows, *rest)
 
 
 def mix_styles(generator: Generator, batch: int) -> StyleMixing:

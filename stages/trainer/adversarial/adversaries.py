@@ -213,7 +213,7 @@ class Adversaries:
 
     def _path_length_step(self, whole: int, seen: int) -> dict[str, Tensor]:
         """Take the path length penalty's step where it is due."""
-        if not self.path_length.due(self.steps):
+        if not self.path_length.due(self.steps // self.settings.discriminator_steps):
             return {}
         inputs = self.inputs.draw(self.path_length.pictures(whole, self.world.size), seen, "path length")
         loss, statistics = self.path_length.penalty(self, inputs, seen)

@@ -14,9 +14,10 @@ from stages.generators.noise import latents
 from stages.settings.gans import GanSettings, StyleganSettings
 from stages.storage import sha256_file
 from stages.trainer.adversarial.adversaries import NORMS, STATISTICS, Adversaries
-from stages.trainer.adversarial.overfitting import OverfittingWatch
+from stages.trainer.adversarial.overfitting import OverfittingWatch, evenly, watched
 from stages.trainer.adversarial.transfer import take_over
 from stages.trainer.augmentation import Policy
+from stages.trainer.health import PICTURES, Likeness, shrink
 from stages.trainer.job import Job
 from stages.trainer.learner import Learner
 from stages.trainer.pictures import ImageSource
@@ -48,6 +49,9 @@ class GanLearner(Learner):
         self.transferred = take_over(job.where, settings, self.adversaries)
         self.statistics = (*STATISTICS, *self._penalties(), *NORMS)
         self.watch = OverfittingWatch(dataset, ImageDataset(job.images, "holdout"), settings)
+        self.compared = evenly(self.count, min(PICTURES, self.count))
+        parts = [self.compared[start : start + settings.batch] for start in self._starts()]
+        self.likeness = Likeness(torch.cat([shrink(watched(dataset, part)) for part in parts]))
 
     def _penalties(self) -> list[str]:
         found = [name for setting, name in PENALTIES.items() if getattr(self.settings, setting)]
@@ -98,12 +102,31 @@ class GanLearner(Learner):
         return {"transfer": self.transferred} if self.transferred else {}
 
     def finish_row(self, row: dict[str, float], seen: int) -> dict[str, float]:
-        """Add how far apart the discriminator holds real and generated, what it says of the hold-out, and ADA's p."""
-        row |= {"separation": (row["real_sign"] - row["fake_sign"]) / 2}
-        row |= self.watch.mean_logits(self.adversaries, seen)
+        """Add how far apart the discriminator holds real and generated, what it says of the hold-out, and ADA's p.
+
+        Also how like training pictures those are that the generator draws as it is now, and its steps so far.
+        """
+        separation = separation_of(row, self.settings.objective)
+        row |= {} if separation is None else {"separation": separation}
+        row |= self.watch.mean_logits(self.adversaries, seen) | self._compare()
+        row["generator_steps"] = self.adversaries.steps // self.settings.discriminator_steps
         if self.adversaries.policy.kind == "ada":
             row |= {"p": self.adversaries.augmentation.p, "r_t": row["real_sign"]}
         return row
+
+    def _starts(self) -> range:
+        """Return where parts of the compared pictures begin: all of them at once might not fit."""
+        return range(0, len(self.compared), self.settings.batch)
+
+    def _compare(self) -> dict[str, float]:
+        """Return gap and nearest of what the trained generator draws, of the classes of the compared pictures."""
+        seeds, batch = range(len(self.compared)), self.settings.batch
+        labels = None if self.labels is None else torch.from_numpy(self.labels[self.compared])
+        drawn = []
+        for start in self._starts():
+            label = None if labels is None else labels[start : start + batch]
+            drawn.append(shrink(self._draw(seeds[start : start + batch], label, average=False)))
+        return self.likeness.compare(torch.cat(drawn))
 
     def export_state(self, seen: int, values: dict[str, Any]) -> TrainingState:
         """Collect networks, average, optimizers, scaler and ADA's p."""
@@ -124,6 +147,19 @@ class GanLearner(Learner):
         save_tensors(self.adversaries.shipped(best).state_dict(), folder / "generator.safetensors")
         save_tensors(self.adversaries.discriminator.state_dict(), folder / "discriminator.safetensors")
         return sha256_file(folder / "generator.safetensors")
+
+
+def separation_of(row: dict[str, float], objective: str) -> float | None:
+    """Return how far apart a discriminator holds real and generated pictures: 0 not at all, 1 always.
+
+    Half the difference of its signs, or of its outputs where these are to be 1 and 0 (least squares). None where zero
+    means nothing: a critic's outputs, and those of pairs, may all be shifted.
+    """
+    if objective in ("wasserstein", "relativistic"):
+        return None
+    if objective == "least_squares":
+        return row["real_logit"] - row["fake_logit"]
+    return (row["real_sign"] - row["fake_sign"]) / 2
 
 
 def labels_of(where: str, dataset: ImageDataset) -> np.ndarray:

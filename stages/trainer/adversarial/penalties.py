@@ -66,7 +66,7 @@ class PathLength:
         self.mean = torch.zeros((), device=device)
 
     def due(self, steps: int) -> bool:
-        """Tell whether a step has the penalty."""
+        """Tell whether a step of the generator, counted from 0, has the penalty."""
         return self.settings is not None and steps % self.settings.path_length_every == 0
 
     def pictures(self, batch: int, processes: int) -> int:
