@@ -127,6 +127,10 @@ class GanSettings(TrainingSettings):
                 self.transfer.sha256 and not self.transfer.weights,
                 "transfer.sha256 names weights, but transfer.weights says not where they are",
             ),
+            (
+                self.transfer.freeze_discriminator and not self.transfer.weights,
+                "transfer.freeze_discriminator would freeze random weights; set transfer.weights",
+            ),
         ]
         return [text for wrong, text in found if wrong]
 
@@ -189,6 +193,21 @@ class BigganSettings(GanSettings):
 
     ARCHITECTURE: ClassVar[tuple[str, ...]] = ("width", "discriminator_width", "shared_embedding", "attention")
     resolution_max: ClassVar[int] = 256
+
+    def check(self, where: str, resolution: int) -> None:
+        """Refuse a latent or an attention that the networks of the resolution do not have, beside what all refuse."""
+        super().check(where, resolution)
+        chunks, sizes = resolution.bit_length() - 2, [2**power for power in range(3, resolution.bit_length() - 1)]
+        if self.latent % chunks:
+            raise InputError(
+                f"{where}.latent is {self.latent}; {resolution} px needs a multiple of {chunks}: equal parts for the "
+                "first layer and each block"
+            )
+        if self.attention and self.attention not in sizes:
+            raise InputError(
+                f"{where}.attention is {self.attention}; {resolution} px has maps of {', '.join(map(str, sizes))}; 0: "
+                "none"
+            )
 
 
 class ProganSettings(GanSettings):

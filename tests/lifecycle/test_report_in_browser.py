@@ -1,4 +1,4 @@
-"""The evaluation pages in a headless Chromium: they render, their pictures decode, and they ask for nothing."""
+"""The evaluation pages in a headless Chromium: they render, pictures and videos decode, and they ask for nothing."""
 
 import base64
 import html
@@ -17,7 +17,8 @@ from PIL import Image
 
 from stages.evaluate.page.comparison_page import comparison_page
 from stages.evaluate.page.model_page import model_page
-from tests.unit.test_evaluate_page import HOSTILE, content, scores
+from stages.evaluate.video import encode
+from tests.unit.test_evaluate_page import HOSTILE, content, noise, scores
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SECONDS = 120
@@ -26,12 +27,17 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--
 # A page of its own measures the report in a frame without the right to run scripts, from outside.
 PROBE = """<!doctype html><meta charset="utf-8"><title>waiting</title><iframe id="f" width="1200" height="800"
  sandbox="allow-same-origin" srcdoc="{page}"></iframe><pre id="out"></pre><script>
-document.getElementById("f").addEventListener("load", () => {{
+document.getElementById("f").addEventListener("load", async () => {{
   const d = document.getElementById("f").contentDocument, images = [...d.images];
+  const videos = [...d.querySelectorAll("video")];
+  await Promise.all(videos.map(v => v.readyState > 1 || v.error || new Promise(done => {{
+    v.addEventListener("loadeddata", done); v.addEventListener("error", done);
+  }})));
+  const played = videos.filter(v => v.videoWidth > 0 && !v.error && v.duration > 0.5 && v.paused).length;
   const drawn = images.filter(i => i.complete && i.naturalWidth > 0).length;
   const charts = [...d.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().height > 50).length;
   const wide = d.documentElement.scrollWidth <= d.documentElement.clientWidth;
-  document.getElementById("out").textContent = [d.title, images.length, drawn, charts, wide].join("|");
+  document.getElementById("out").textContent = [d.title, images.length, drawn, charts, wide, played].join("|");
 }});</script>"""
 
 
@@ -51,7 +57,8 @@ def browser() -> str:
 def page(request: pytest.FixtureRequest) -> str:
     """A page of made-up reports, with foreign text in it."""
     if request.param == "model":
-        return model_page(content(report=scores() | {"warnings": [HOSTILE]}))
+        styles = {"mixing": noise(6, 3, 8, 8, 3), "walk": encode([noise(24, 32, 32, 3)], 32, 2)}
+        return model_page(content(report=scores() | {"warnings": [HOSTILE]}, **styles))
     return comparison_page([content(), content("other", 40.0), content(HOSTILE)])
 
 
@@ -67,11 +74,12 @@ def test_page_renders_with_all_its_pictures(browser: str, page: str, tmp_path: P
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(page=html.escape(page)))
     told = browse(browser, tmp_path / "profile", "--dump-dom", probe.as_uri())
-    title, images, drawn, charts, fits = re.findall(r'<pre id="out">(.*?)</pre>', told)[0].split("|")
+    title, images, drawn, charts, fits, played = re.findall(r'<pre id="out">(.*?)</pre>', told)[0].split("|")
     assert html.unescape(title) in page
     assert int(images) == page.count("<img ") > 0
     assert drawn == images
     assert int(charts) == page.count("<svg ") > 0
+    assert int(played) == page.count("<video ") == ("latent walk" in page)
     assert fits == "true"  # nothing but tables and charts scrolls sideways
 
 

@@ -78,8 +78,8 @@ def test_a_tolerance_that_is_not_met_leaves_no_file(trained_workspace, run_stage
     edit_params(**{"export.tolerance": 1e-12})
     done = run_stage("export", "dcgan")
     assert done.returncode == 3
-    assert "export@dcgan: at batch 1 the exported graph differs from torch by" in done.stderr
-    assert done.stderr.count("\n") == 1
+    (line,) = [line for line in done.stderr.splitlines() if line and "exporting:" not in line]  # the bar of a slow day
+    assert "export@dcgan: at batch 1 the exported graph differs from torch by" in line
     assert not FILE.exists()
     note = json.loads(Path(".work/last/export@dcgan.json").read_text())
     assert note["code"] == 3

@@ -42,13 +42,18 @@ def config_of(settings: GanSettings, resolution: int = SIZE, classes: int = 0) -
 
 
 def game(
-    preset: str, labels: np.ndarray | None = None, policy: Policy = NONE, resolution: int = SIZE, **changes: Any
+    preset: str,
+    labels: np.ndarray | None = None,
+    policy: Policy = NONE,
+    resolution: int = SIZE,
+    world: World | None = None,
+    **changes: Any,
 ) -> Adversaries:
-    """Return tiny adversaries of a preset; `labels` are the training pictures' classes."""
+    """Return tiny adversaries of a preset; `labels` are the training pictures' classes, `world` not this process."""
     settings = tiny(preset, **changes)
     classes = 0 if labels is None else int(labels.max()) + 1
     config = config_of(settings, resolution, classes)
-    return Adversaries(config, settings, policy, World(Accelerator(cpu=True)), labels)
+    return Adversaries(config, settings, policy, world or World(Accelerator(cpu=True)), labels)
 
 
 def pictures(count: int = 8, resolution: int = SIZE, seed: int = 1) -> Tensor:
@@ -62,7 +67,8 @@ def shaken(players: Adversaries) -> Adversaries:
     random = torch.Generator().manual_seed(9)
     for network in (players.generator, players.discriminator):
         for weight in network.parameters():
-            weight += torch.randn(weight.shape, generator=random) * 0.2
+            weight.add_(torch.randn(weight.shape, generator=random), alpha=0.2)
+    players.average.load_state_dict(players.generator.state_dict())
     return players
 
 
@@ -70,6 +76,7 @@ def freeze_updates(players: Adversaries, sums: dict[str, list[Tensor | None]]) -
     """Let a game's steps add their gradients to `sums`, by network, in place of moving the networks by them."""
 
     def collect(name: str, measured: bool = True) -> dict[str, Tensor]:
+        players.world.average_gradients(players._networks()[name])
         before = sums.get(name) or [None] * len(players.trained[name])
         sums[name] = [_added(old, p.grad) for old, p in zip(before, players.trained[name], strict=True)]
         players.optimizers[name].zero_grad(set_to_none=True)
@@ -81,7 +88,7 @@ def freeze_updates(players: Adversaries, sums: dict[str, list[Tensor | None]]) -
 def _added(old: Tensor | None, new: Tensor | None) -> Tensor | None:
     if new is None:
         return old
-    return new.clone() if old is None else old + new
+    return new.clone() if old is None else torch.add(old, new)
 
 
 def gradients(network: nn.Module, loss: Tensor) -> list[Tensor]:
@@ -108,5 +115,3 @@ def weights(network: nn.Module) -> dict[str, Tensor]:
 def moved(before: dict[str, Tensor], network: nn.Module) -> set[str]:
     """Return the names of what has changed since."""
     return {name for name, tensor in network.state_dict().items() if not torch.equal(before[name], tensor)}
-
-

@@ -116,8 +116,8 @@ def test_a_policy_file_of_an_earlier_version_is_refused_by_name():
 
 
 def adversaries(policy: Policy, **changes: Any) -> Adversaries:
-    small = {"latent": 8, "width": 4, "discriminator_width": 4, "batch": 8, "ema_half_life_kimg": 0.1, "threads": 1}
-    small |= {"upsample": "nearest"}
+    small: dict[str, Any] = {"latent": 8, "width": 4, "discriminator_width": 4, "batch": 8, "ema_half_life_kimg": 0.1}
+    small |= {"upsample": "nearest", "threads": 1}
     settings = DcganSettings(**{**load_preset("dcgan"), **small, **changes})
     config = {name: getattr(settings, name) for name in (*settings.PARTS, *settings.ARCHITECTURE)}
     config |= {"resolution": 8, "channels": 3, "class_names": []}

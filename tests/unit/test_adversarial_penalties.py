@@ -132,7 +132,7 @@ def test_clipping_bounds_every_weight_and_leaves_the_others():
     clip_weights(network, 0.1)
     for old, new in zip(before, network.parameters(), strict=True):
         assert torch.equal(new, old.clamp(-0.1, 0.1))
-    assert max(float(parameter.max()) for parameter in network.parameters()) == pytest.approx(0.1)
+    assert max(parameter.max().item() for parameter in network.parameters()) == pytest.approx(0.1)
 
 
 REAL, FAKE = torch.tensor([2.0, -1.0]), torch.tensor([0.5, -3.0])
@@ -286,4 +286,4 @@ def test_orthogonality_is_a_part_of_the_generators_gradient():
     plain = build()
     expected = gradients(plain.generator, 0.5 * orthogonality(plain.generator))
     difference = [b - a for a, b in zip(*sums, strict=True) if a is not None and b is not None]
-    assert_same(difference, expected)  # type: ignore[arg-type]
+    assert_same(difference, expected)

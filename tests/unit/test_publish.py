@@ -5,6 +5,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,15 @@ def test_new_score_is_added_and_shown(finished: Settings) -> None:
     assert rows("SELECT value FROM latest_metrics WHERE key = 'fd_efficientnet_lite0'") == [(11.0,)]
 
 
+def test_sheets_and_walk_are_published_and_again_when_they_alone_have_changed(finished: Settings) -> None:
+    publish_all(finished, print)
+    (walk,) = Path("mlartifacts").rglob("walk.mp4")
+    assert walk.read_bytes() == b"film of w1"
+    (FOLDER / "evaluation" / "sheets" / "walk.mp4").write_bytes(b"longer film")
+    assert publish_changed(finished, print) == [NAME]
+    assert walk.read_bytes() == b"longer film"
+
+
 WRITERS: dict[str, Callable[..., None]] = {"scores": write_scores, "parity": write_onnx, "benchmark": write_benchmark}
 FIGURES = {
     "scores": "fd_efficientnet_lite0",
@@ -393,3 +403,16 @@ def run_module() -> Callable:
         return subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, timeout=120)
 
     return run
+
+
+def test_what_a_tick_cost_lies_beside_what_it_shows(finished: Settings) -> None:
+    curve = [{"kimg": kimg, "loss": 2.0} for kimg in (10.0, 20.0)]
+    pace = [{"kimg": 20.0, "seen": 20000, "seconds": 9.0, "seconds_per_kimg": 0.4, "memory_mb": 900.0}]
+    training = replace(read_results(NAME).training, curve=curve, pace=pace, moments={10.0: 1.0, 20.0: 2.0})
+    found = {(metric.step, metric.key): metric.value for metric in curve_metrics(training)}
+    assert found == {
+        (10, "loss"): 2.0,
+        (20, "loss"): 2.0,
+        (20, "seconds_per_kimg"): 0.4,
+        (20, "memory_mb"): 900.0,
+    }

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stages.errors import InputError
 from stages.networks.contract import DiscriminatorNetwork, GeneratorNetwork
 from stages.networks.layers.spectral import bake_norms
 from stages.settings.gans import GanSettings
@@ -56,8 +57,7 @@ class Adversaries:
         self.average = start_average(self.generator)
         self.inputs = InputSource(self.generator, world, settings, labels)
         self._save_memory()
-        for block in list(self.discriminator.blocks)[: settings.transfer.freeze_discriminator]:
-            block.requires_grad_(False)
+        self._freeze()
         self.trained = {name: trained(network) for name, network in self._networks().items()}
         self.optimizers = Optimizers(settings, self.trained)
         self.path_length = PathLength(settings, self.device)
@@ -73,8 +73,24 @@ class Adversaries:
             if self.settings.checkpointing:
                 checkpoint_layers(network)
             if self.settings.compile:
-                for block in network.blocks:
-                    block.compile()
+                layers = getattr(network, "layers", None)
+                for part in [layers] if isinstance(layers, nn.Sequential) else network.blocks:
+                    part.compile()
+
+    def _freeze(self) -> None:
+        """Let the discriminator's first blocks stay as they are.
+
+        Raises:
+            InputError: there are not so many, or nothing would be left to learn.
+        """
+        blocks, count = list(self.discriminator.blocks), self.settings.transfer.freeze_discriminator
+        for block in blocks[:count]:
+            block.requires_grad_(False)
+        if count > len(blocks) or not trained(self.discriminator):
+            raise InputError(
+                f"transfer.freeze_discriminator is {count}, but this discriminator has {len(blocks)} blocks; expected "
+                "fewer, so that something learns"
+            )
 
     def step(self, real: Tensor, seen: int, label: Tensor | None = None) -> dict[str, Tensor]:
         """Take one step of the discriminator and, where it is due, one of the generator; return detached statistics.

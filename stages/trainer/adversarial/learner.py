@@ -184,21 +184,27 @@ def labels_of(where: str, dataset: ImageDataset) -> np.ndarray:
 
 
 def check_groups(job: Job) -> None:
-    """Refuse a batch whose parts the minibatch groups do not divide.
+    """Refuse a first batch that cannot be cut into equal parts, and parts that the minibatch groups do not divide.
 
     Raises:
         InputError: the part of one process and the group, which is to be a divisor.
     """
     settings = job.settings
     assert isinstance(settings, GanSettings)
-    if not (settings.minibatch_stddev or settings.minibatch_kernels):
-        return
-    share = (settings.batch_start or settings.batch) // (job.world.size * settings.accumulation)
-    if share % min(settings.minibatch_group, max(share, 1)):
+    parts, first = job.world.size * settings.accumulation, settings.batch_start or settings.batch
+    if settings.batch_start % parts:
         raise InputError(
-            f"{job.where}.minibatch_group is {settings.minibatch_group}, which does not divide the {share} pictures "
-            "that a process has at a time (batch over processes and accumulation); set it to a divisor"
+            f"{job.where}.batch_start is {first}, which {job.world.size} processes with accumulation "
+            f"{settings.accumulation} cannot share equally; expected a multiple of {parts}"
         )
+    if first % parts or not (settings.minibatch_stddev or settings.minibatch_kernels):
+        return  # other batches are refused for all families
+    for share in range(first // parts, settings.batch // parts + 1, first // parts):  # batches may ramp up
+        if share % min(settings.minibatch_group, share):
+            raise InputError(
+                f"{job.where}.minibatch_group is {settings.minibatch_group}, which does not divide the {share} "
+                "pictures that a process has at a time (batch over processes and accumulation); set it to a divisor"
+            )
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -26,6 +26,8 @@ class OverfittingWatch:
         found = {name: choices(data, conditional) for name, data in (("train", train), ("holdout", holdout))}
         count = min(WATCHED, *map(len, found.values()))
         self.batch = min(settings.batch_start or settings.batch, count)
+        if settings.minibatch_stddev or settings.minibatch_kernels:  # which see whole groups
+            self.batch -= self.batch % min(settings.minibatch_group, max(self.batch, 1))
         self.count = count - count % self.batch if count > 1 else 0  # whole batches: batch norm sees equal ones
         data = {"train": train, "holdout": holdout}
         chosen = {name: choice[evenly(len(choice), self.count)] for name, choice in found.items()}

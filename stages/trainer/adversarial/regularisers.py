@@ -57,7 +57,7 @@ def _matrices(network: nn.Module) -> Iterable[Tensor]:
 
 @torch.no_grad()
 def clip_weights(network: nn.Module, bound: float) -> None:
-    """Bring every weight into [-bound, bound] (Arjovsky 2017, algorithm 1)."""
-    weights: list[Tensor] = list(network.parameters())
+    """Bring every weight that is trained into [-bound, bound] (Arjovsky 2017, algorithm 1)."""
+    weights: list[Tensor] = [weight for weight in network.parameters() if weight.requires_grad]
     torch._foreach_clamp_max_(weights, bound)
     torch._foreach_clamp_min_(weights, -bound)

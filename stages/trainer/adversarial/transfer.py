@@ -1,20 +1,24 @@
 """Starts a training from the weights of another: what was taken, what was left, what is fresh, each by name."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stages.errors import InputError
 from stages.settings.gans import GanSettings
-from stages.storage import read_json
+from stages.storage import read_json, sha256_file
 from stages.trainer.adversarial.adversaries import Adversaries
 
 FILES = {"generator": "generator.safetensors", "discriminator": "discriminator.safetensors"}
 NORMED = ".parametrizations.weight.original"  # where torch keeps a spectrally normalised layer's weight
 PLAIN = ".weight"
+BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
 def take_over(where: str, settings: GanSettings, game: Adversaries) -> dict[str, Any]:
@@ -32,9 +36,15 @@ def take_over(where: str, settings: GanSettings, game: Adversaries) -> dict[str,
     config = _config_of(where, settings, folder)
     report: dict[str, Any] = {"weights": str(folder), "sha256": config["identity"]["weights"]}
     for name, file in FILES.items():
-        report[name] = copy_matching(load_file(folder / file), getattr(game, name))
-    if not report["generator"]["taken"] or not report["discriminator"]["taken"]:
-        raise InputError(f"{where}.transfer.weights: nothing in {folder} has a name and shape of {settings.family}'s")
+        tensors, network = _read(where, folder / file), getattr(game, name)
+        if name == "discriminator":
+            tensors = renumber_blocks(tensors, network)
+        report[name] = copy_matching(tensors, network)
+        if not any(network.state_dict()[taken].dim() > 1 for taken in report[name]["taken"]):
+            raise InputError(
+                f"{where}.transfer.weights: no weight of {folder / file} has a name and shape of the {name} here; it "
+                f"was trained with {_otherwise(config, settings)}"
+            )
     game.average.load_state_dict(game.generator.state_dict())
     for name in FILES:
         counts = ", ".join(f"{len(names)} {kind}" for kind, names in report[name].items())
@@ -62,7 +72,43 @@ def _config_of(where: str, settings: GanSettings, folder: Path) -> dict[str, Any
             f"{where}.transfer.sha256 is {settings.transfer.sha256}, but {folder} holds {found}; set it to that if "
             "these weights are meant"
         )
+    if sha256_file(folder / FILES["generator"]) != found:
+        raise InputError(f"{where}.transfer.weights: {folder / FILES['generator']} has another sha256 than its config")
     return config
+
+
+def _otherwise(config: dict[str, Any], settings: GanSettings) -> str:
+    """Return what of the architecture is set otherwise here than in the config of weights."""
+    own = {name: getattr(settings, name) for name in settings.ARCHITECTURE}
+    found = [f"{name} {config[name]}, here {value}" for name, value in own.items() if config.get(name, value) != value]
+    return "; ".join(found) or f"the same {', '.join(own)}, but at {config.get('resolution')} px"
+
+
+def _read(where: str, path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{where}.transfer.weights: {path} cannot be read: {error}") from error
+
+
+def renumber_blocks(tensors: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return a discriminator's tensors with its `blocks`, which count from the pictures, numbered as the network's are.
+
+    Blocks of the same size then have the same number, counted from the last one, where the pictures' sizes differ.
+    """
+    shift = block_count(network.state_dict()) - block_count(tensors)
+    found = {}
+    for name, tensor in tensors.items():
+        match = BLOCK.match(name)
+        number = int(match[1]) + shift if match else 0
+        new = f"blocks.{number}.{name[match.end() :]}" if match else name
+        found[new if number >= 0 else f"{name} (of larger pictures)"] = tensor
+    return found
+
+
+def block_count(names: Iterable[str]) -> int:
+    """Return how many numbered blocks have tensors of these names."""
+    return len({match[1] for name in names if (match := BLOCK.match(name))})
 
 
 @torch.no_grad()
