@@ -36,13 +36,17 @@ class AdversarialGenerator(TorchGenerator):
 
     @torch.inference_mode()
     def generate(self, request: Request) -> np.ndarray:
-        """Draw pictures, float32, shape (N, C, H, W), in [-1, 1]."""
+        """Draw pictures, float32, shape (N, C, H, W), in [-1, 1].
+
+        Raises:
+            InputError: a picture's class is not told.
+        """
         return self._numpy(self.network(*self._placed(self._inputs(request))))
 
     def _inputs(self, request: Request) -> dict[str, np.ndarray]:
         takes, found = self.capabilities, {"latent": request.latent}
         if takes.class_names:
-            found["label"] = request.extra["label"]
+            found["label"] = request.classes(takes)
         if takes.truncation:
             found["truncation"] = request.truncations(takes)
         return found
@@ -71,7 +75,7 @@ class AdversarialGenerator(TorchGenerator):
         placed = self._placed({"coarse": coarse, "fine": fine} | ({} if label is None else {"label": label}))
         first, second = (inner.mapping(latent, *placed[2:])[:, None] for latent in placed[:2])
         below = torch.arange(self.layers, device=first.device)[None, :, None] < crossover
-        return self._numpy(inner.synthesis(torch.where(below, first, second)))
+        return self._numpy(inner.synthesis(torch.where(below, first, second)).clamp(-1, 1))
 
     def export_inputs(self, batch: int) -> dict[str, np.ndarray]:
         """Return latents of the seeds 0 to batch - 1, classes in turn, and truncations on both sides of the default."""
@@ -96,7 +100,7 @@ class PlainInputs(nn.Module):
         label = others[0] if self.labelled else None
         truncation = others[-1] if self.truncated else None
         drawn: Tensor = self.inner(latent, label, truncation)
-        return drawn
+        return drawn.clamp(-1, 1)  # only some networks end in a tanh
 
 
 def build(config: dict[str, Any]) -> GeneratorNetwork:

@@ -48,7 +48,8 @@ class Capabilities:
 class Request:
     """Pictures that are asked for: noise of shape (N, *latent_shape), float32, always passed in.
 
-    `extra` holds `label`, int64 (N,), where the generator has classes; -1 asks for no class. `prompts` are N texts,
+    `extra` holds `label`, int64 (N,), where the generator has classes; -1 asks one that draws in steps for no class.
+    `prompts` are N texts,
     `negative` what guidance leads away from; `guidance` and `truncation` replace the defaults.
     """
 
@@ -58,6 +59,21 @@ class Request:
     negative: str | None = None
     guidance: float | None = None
     truncation: float | None = None
+
+    def classes(self, capabilities: Capabilities) -> np.ndarray:
+        """Return the class of each picture, int64 (N,).
+
+        Raises:
+            InputError: one is missing, and the generator cannot draw without.
+        """
+        label = self.extra.get("label", np.full(len(self.latent), -1, np.int64))
+        if (label < 0).any() and capabilities.steps is None:
+            missing = int((label < 0).sum())
+            raise InputError(
+                f"this {capabilities.family} model draws by class, but {missing} of {len(label)} pictures were asked for "
+                f"without one; labels are 0 to {len(capabilities.class_names) - 1}"
+            )
+        return label
 
     def truncations(self, capabilities: Capabilities) -> np.ndarray:
         """Return the truncation of each picture, float32 (N,)."""

@@ -73,7 +73,7 @@ class OnnxGenerator(Generator):
         count, asked = len(request.latent), self.capabilities
         feed = {"latent": request.latent, **request.extra}
         if asked.class_names:
-            feed.setdefault("label", np.full(count, -1, np.int64))
+            feed["label"] = request.classes(asked)
         if asked.truncation:
             feed["truncation"] = request.truncations(asked)
         if self.tokenizer:

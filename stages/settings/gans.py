@@ -220,6 +220,16 @@ class ProganSettings(GanSettings):
 
     ARCHITECTURE: ClassVar[tuple[str, ...]] = ("channel_base", "channel_max", "phase_kimg")
 
+    def check(self, where: str, resolution: int) -> None:
+        """Refuse a budget in which the networks do not reach the pictures' size, beside what every GAN refuses."""
+        super().check(where, resolution)
+        needed = 2 * (resolution.bit_length() - 3) * self.phase_kimg
+        if self.budget_kimg < needed:
+            raise InputError(
+                f"{where}.budget_kimg is {self.budget_kimg:g}, but {resolution} px are whole after {needed:g} kimg "
+                f"only; raise it, or set phase_kimg to at most {self.phase_kimg * self.budget_kimg / needed:g}"
+            )
+
 
 class StyleganSettings(GanSettings):
     """A style-based generator with what regularises it (Karras 2020)."""

@@ -12,15 +12,15 @@ WARM_UP_STEPS = 2
 MEASURED_STEPS = 6
 
 
-def measure_speed(learner: Learner) -> float:
-    """Return training pictures per second, from a few steps of networks that are then thrown away."""
+def measure_speed(learner: Learner, seen: int = 0) -> float:
+    """Return training pictures per second after `seen`, from a few steps of networks that are then thrown away."""
     batch = learner.settings.batch
     positions = np.arange(batch) % learner.count
     for _ in range(WARM_UP_STEPS):
-        learner.step(positions, 0)
+        learner.step(positions, seen)
     started = time.perf_counter()
     for _ in range(MEASURED_STEPS):
-        statistics = learner.step(positions, 0)
+        statistics = learner.step(positions, seen)
     float(next(iter(statistics.values())))  # waits for the device
     return MEASURED_STEPS * batch / (time.perf_counter() - started)
 

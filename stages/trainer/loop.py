@@ -80,6 +80,8 @@ class TrainingLoop:
             self._note_machine()
             return False
         self.progress = Progress(seen=state.seen, **state.values["progress"])
+        if self.progress.sums.keys() != self.progress.counts.keys():  # an adopted state of code that did not count
+            self.progress.sums, self.progress.counts = {}, {}
         self._note_machine()
         self.best = {key.removeprefix(BEST): tensor for key, tensor in state.tensors.items() if key.startswith(BEST)}
         self.learner.restore(state)

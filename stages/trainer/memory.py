@@ -81,7 +81,7 @@ def checkpoint_layers(network: nn.Module) -> None:
     """
     layers = getattr(network, "layers", None)
     if not isinstance(layers, nn.Sequential):
-        for block in network.blocks:
+        for block in network.blocks:  # type: ignore[union-attr]
             checkpoint_block(block)
         return
     segments = cut_layers(list(layers))
@@ -104,7 +104,7 @@ def checkpoint_block(block: nn.Module) -> None:
             return whole(*values, **more)
         return checkpoint(whole, *values, use_reentrant=False, context_fn=partial(_contexts, block), **more)
 
-    block.forward = forward  # type: ignore[method-assign]
+    block.forward = forward
 
 
 def cut_layers(modules: list[nn.Module]) -> list[nn.Sequential]:

@@ -50,8 +50,11 @@ def write_samples(folder: Path, loop: TrainingLoop) -> None:
         for row in loop.progress.curve:
             if row["kimg"] < budget:
                 name = grid_name(row["kimg"])
-                place.mkdir(exist_ok=True)
-                shutil.copyfile(loop.folder / SAMPLES / place.relative_to(folder) / name, place / name)
+                drawn_then = loop.folder / SAMPLES / place.relative_to(folder) / name
+                if place == folder or drawn_then.exists():  # an adopted training may be of code without raw grids
+                    place.mkdir(exist_ok=True)
+                    shutil.copyfile(drawn_then, place / name)
+        place.mkdir(exist_ok=True)
         save_grid(last, place / grid_name(budget))
 
 

@@ -118,7 +118,7 @@ def fingerprint_of(job: Job) -> Fingerprint:
 def build_loop(job: Job, learner: Learner, again: Callable[[Job], Learner], folder: Path) -> TrainingLoop:
     """Build the loop; say what the training will cost, measured on throw-away copies of the networks."""
     throwaway = again(job)
-    speed = measure_speed(throwaway)
+    speed = measure_speed(throwaway, round(job.settings.budget_kimg * 1000))  # networks that grow are largest then
     state = 4 * throwaway.state_numbers()
     del throwaway
     check_free(folder, disk_needed(folder, state), "training states and results")

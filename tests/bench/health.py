@@ -81,12 +81,12 @@ FAILING = {
         SMALL | {"objective": "saturating", "discriminator_steps": 5, "discriminator_lr": 0.001, "budget_kimg": 30},
         STUCK,
     ),
-    "wgan, clip 1": Run(
+    "wgan, clip 1e-4": Run(
         "wgan",
         SMALL
-        | {"weight_clip": 1.0, "generator_lr": 0.005, "discriminator_lr": 0.005, "discriminator_steps": 2}
-        | {"budget_kimg": 40},
-        ("generator stalls", "diverges"),
+        | {"weight_clip": 0.0001, "generator_lr": 0.0005, "discriminator_lr": 0.0005, "discriminator_steps": 2}
+        | {"budget_kimg": 32},
+        ("generator stalls",),
     ),
     "hinge, lr x100": Run(
         "dcgan",

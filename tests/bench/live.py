@@ -51,6 +51,7 @@ def prepare(folder: Path, kimg: float) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["select"] = {MODEL: params["select"][MODEL]}
     params["models"] = {MODEL: params["models"][MODEL] | {"budget_kimg": kimg}}
+    params["encode"] = []
     folder.mkdir()
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     lay_out(folder, {f"{number:05d}.png": png(number) for number in range(PICTURES)})

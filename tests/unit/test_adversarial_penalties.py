@@ -226,29 +226,37 @@ def test_r1_of_real_pictures_is_not_that_of_generated_ones():
 PATHS: dict[str, Any] = {"r1_gamma": 0, "regularise_every": 1, "style_mixing": 0.5, "path_length_decay": 0.25}
 
 
-def path_gradient(players: Adversaries, mean: float) -> tuple[list[Tensor], float]:
-    """The generator's gradient of 2 * E[(length - mean)^2], the mean having moved, by hand; and the mean length."""
-    network = copy.deepcopy(players.generator)
-    inputs = players.inputs.draw(4, 0, "path length")
-    styles = mixed_styles(network, inputs)  # type: ignore[arg-type]
-    drawn = network.synthesis(styles, list(inputs.noise))  # type: ignore[operator]
-    noise = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(derive_seed(0, "path noise", 0)))
-    (slope,) = torch.autograd.grad((drawn * noise).sum() / 8, styles, create_graph=True)
-    lengths = slope.square().sum(2).mean(1).sqrt()
-    followed = mean + 0.25 * (float(lengths.detach().mean()) - mean)
-    return gradients(network, 2 * (lengths - followed).square().mean()), float(lengths.detach().mean())
+def path_gradient(players: Adversaries, parts: int) -> tuple[list[Tensor], float, float]:
+    """The generator's gradient of 2 * E[(length - mean)^2] by hand, the mean length, and the mean that has followed.
+
+    The running mean begins at 0 and follows after each part, by a quarter.
+    """
+    network, followed = copy.deepcopy(players.generator), 0.0
+    total, found = torch.zeros(()), []
+    for number, inputs in enumerate(players.inputs.draw(4, 0, "path length").parts(parts)):
+        styles = mixed_styles(network, inputs)  # type: ignore[arg-type]
+        drawn = network.synthesis(styles, list(inputs.noise))  # type: ignore[operator]
+        random = torch.Generator().manual_seed(derive_seed(0, "path noise", 0, number))
+        noise = torch.randn(drawn.shape, generator=random)
+        (slope,) = torch.autograd.grad((drawn * noise).sum() / 8, styles, create_graph=True)
+        lengths = slope.square().sum(2).mean(1).sqrt()
+        found.append(lengths.detach().mean().item())
+        followed += 0.25 * (found[-1] - followed)
+        total = total + 2 * (lengths - followed).square().mean() / parts
+    return gradients(network, total), sum(found) / parts, followed
 
 
-def test_the_path_length_penalty_equals_autograd_by_hand_and_its_mean_follows():
-    players, found = game("stylegan2", path_length_every=1, **PATHS), Gradients()
-    plain, without = game("stylegan2", **{**PATHS, "path_length": 0}), Gradients()
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_path_length_penalty_equals_autograd_by_hand_and_its_mean_follows(parts: int):
+    players, found = game("stylegan2", path_length_every=1, accumulation=parts, **PATHS), Gradients()
+    plain, without = game("stylegan2", accumulation=parts, **{**PATHS, "path_length": 0}), Gradients()
     for each, sums in ((players, found), (plain, without)):
         freeze_updates(each, sums)
-    expected, mean = path_gradient(players, 0.0)
+    expected, mean, followed = path_gradient(players, parts)
     statistics = players.step(pictures(), 0)
     assert "path_length" not in plain.step(pictures(), 0)
     assert float(statistics["path_length"]) == pytest.approx(mean, rel=1e-5)
-    assert float(players.path_length.mean) == pytest.approx(mean / 4, rel=1e-5)
+    assert float(players.path_length.mean) == pytest.approx(followed, rel=1e-5)
     pairs = zip(found["generator"], without["generator"], strict=True)
     penalty = [(0 if mine is None else mine) - (0 if base is None else base) for mine, base in pairs]
     assert_same(penalty, expected, 1e-4)  # type: ignore[arg-type]

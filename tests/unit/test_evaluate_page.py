@@ -24,7 +24,6 @@ NETWORK = "efficientnet_lite0"
 HOSTILE = "<script>alert(1)</script>\"'&$x_1$"
 HEAVIEST, CHARTS = 3_000_000, 400_000  # bytes of a page, and of its charts at most
 SHEET = 250_000  # bytes that each other way to sample adds at most
-MIXING, WALK = 400_000, 1_350_000  # bytes that mixed styles and a latent walk add at most
 VOID = {"meta", "img", "br", "link", "input"}
 
 
@@ -195,10 +194,9 @@ def sampled() -> ModelReport:
     part["guidance"] = [{"guidance": value, "fd": 90.0 + value, **row} for value in (1.0, 3.0, 7.5)]
     part["steps"] = [{"steps": 5, "fd": 80.0, **row}, {"steps": 10, "fd": 91.0, **row}, {"steps": 7, "absent": HOSTILE}]
     part["prompts"] = ["a cat", HOSTILE]
-    bounded = [{"truncation": value, "fd": 95.0 - value, **row} for value in (0.0, 0.5, 10.0)]
-    part |= {"truncation": bounded, "default_truncation": 10.0}
-    sheets = {"guidance": noise(6, 3, 8, 8, 3), "steps": noise(6, 2, 8, 8, 3), "prompts": noise(6, 2, 8, 8, 3)}
-    sheets["truncation"] = noise(6, 3, 8, 8, 3)
+    part["truncation"] = [{"truncation": value, "fd": 95.0 - value, **row} for value in (0.0, 0.5, 10.0)]
+    columns = {"guidance": 3, "steps": 2, "prompts": 2, "truncation": 3}
+    sheets = {name: noise(6, count, 8, 8, 3) for name, count in columns.items()}
     return content(report=scores() | {"sampling": part}, sheets=sheets)
 
 
@@ -215,10 +213,8 @@ def test_other_ways_to_sample_are_shown_with_how_to_read_them() -> None:
     assert f"From left to right: a cat, {' '.join(HOSTILE.split())}." in text
     assert "<script" not in page
     alts = [one["alt"] for one in read(page).all("img")]
-    assert [alt for alt in alts if alt.startswith("6 seeds")] == [
-        f"6 seeds of dcgan by {columns} {name}"
-        for columns, name in ((3, "guidance"), (2, "steps"), (2, "prompts"), (3, "truncation"))
-    ]
+    shown = ("3 guidance", "2 steps", "2 prompts", "3 truncation")
+    assert [alt for alt in alts if alt.startswith("6 seeds")] == [f"6 seeds of dcgan by {columns}" for columns in shown]
     assert "guidance, steps, truncation" in text  # in the guide
 
 
@@ -232,42 +228,6 @@ def test_a_report_of_another_version_still_shows_its_sheets(value: Any) -> None:
     page = model_page(replace(sampled(), report=scores() | {"sampling": value}))
     assert len([one for one in read(page).all("img") if one["alt"].startswith("6 seeds")]) == 4
     assert not read(page).all("script")
-
-
-def mixed(**changes: Any) -> ModelReport:
-    """Return a report of a model with styles, and a walk that only looks like a film."""
-    about = {"layers": 8, "crossovers": [2, 4, 6], "coarse_seeds": [0], "fine_seeds": [1, 2], "class": HOSTILE}
-    part = {"mixing": about, "walk": {"frames": 145}, "reading": "even"}
-    made = content(report=scores() | {"latent_space": part}, mixing=noise(6, 3, 8, 8, 3), walk=b"film")
-    return replace(made, **changes)
-
-
-def test_mixed_styles_and_the_walk_are_in_the_section_of_the_latent_space() -> None:
-    page = model_page(mixed())
-    text = words(page)
-    assert "The row's styles end at layer 2, 4, 6 of 8. All are of the class <script>" in text
-    assert "<script" not in page
-    assert "6 rows of 3 mixed styles of dcgan" in [one["alt"] for one in read(page).all("img")]
-    (film,) = read(page).all("video")
-    assert film["src"] == "data:video/mp4;base64,ZmlsbQ==" and "controls" in film and "autoplay" not in film
-    assert film["aria-label"] == "latent walk of dcgan"
-    assert "145" not in text  # the caption tells enough
-    assert len(mixed().report) > len(scores()) and "<video" not in standard_page()
-
-
-def test_a_large_walk_stays_beside_the_page() -> None:
-    page = model_page(mixed(walk=bytes(1_000_001)))
-    assert not read(page).all("video")
-    assert [one["href"] for one in read(page).all("a") if not one["href"].startswith("#")] == ["sheets/walk.mp4"]
-    assert "latent walk of dcgan (sheets/walk.mp4)" in words(page)
-    assert len(page) < len(standard_page()) + 100_000
-    assert read(model_page(mixed(walk=bytes(1_000_000)))).all("video")
-
-
-@pytest.mark.parametrize("value", [None, {}, {"absent": "why"}, {"mixing": 3, "walk": []}, {"mixing": {"layers": None}}])
-def test_mixed_styles_and_walk_need_no_part_of_the_report(value: Any) -> None:
-    page = model_page(mixed(report=scores() | {"latent_space": value}))
-    assert "Style mixing, in blocks" in words(page) and read(page).all("video")
 
 
 def test_foreign_text_is_escaped_everywhere() -> None:
@@ -295,8 +255,6 @@ def test_pages_stay_light_whatever_the_pictures_are(shape: tuple[int, ...]) -> N
     pairs = [(pictures[0], pictures[1], float(n), "k") for n in range(40)]
     heavy = replace(empty(), samples=pictures, pairs=pairs, strips=pictures[None, :3].repeat(8, 0))
     assert len(model_page(heavy)) < HEAVIEST - CHARTS
-    styled = replace(heavy, mixing=pictures[None, :3].repeat(12, 0), walk=bytes(1_000_000))
-    assert len(model_page(styled)) < HEAVIEST - CHARTS + MIXING + WALK
     grids = dict.fromkeys(("guidance", "steps", "classes"), pictures[None, :3].repeat(6, 0))
     assert len(model_page(replace(heavy, sheets=grids))) < HEAVIEST - CHARTS + 3 * SHEET
     assert len(comparison_page([heavy, heavy])) < HEAVIEST - CHARTS

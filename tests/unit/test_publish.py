@@ -213,15 +213,6 @@ def test_new_score_is_added_and_shown(finished: Settings) -> None:
     assert rows("SELECT value FROM latest_metrics WHERE key = 'fd_efficientnet_lite0'") == [(11.0,)]
 
 
-def test_sheets_and_walk_are_published_and_again_when_they_alone_have_changed(finished: Settings) -> None:
-    publish_all(finished, print)
-    (walk,) = Path("mlartifacts").rglob("walk.mp4")
-    assert walk.read_bytes() == b"film of w1"
-    (FOLDER / "evaluation" / "sheets" / "walk.mp4").write_bytes(b"longer film")
-    assert publish_changed(finished, print) == [NAME]
-    assert walk.read_bytes() == b"longer film"
-
-
 WRITERS: dict[str, Callable[..., None]] = {"scores": write_scores, "parity": write_onnx, "benchmark": write_benchmark}
 FIGURES = {
     "scores": "fd_efficientnet_lite0",

@@ -190,6 +190,7 @@ def test_the_other_presets_have_the_numbers_of_their_papers(preset: str):
         ("dcgan", {"transfer": {"sha256": "ab"}}, "transfer.sha256 names weights, but transfer.weights says not where"),
         ("dcgan", {"transfer": {"freeze_discriminator": 1}}, "freeze_discriminator would freeze random weights; set"),
         ("dcgan", {"gradient_penalty": 10}, "batch norm mixes .* set discriminator_norm to layer or none"),
+        ("progan", {"budget_kimg": 3000}, "budget_kimg is 3000, but 32 px are whole after 3600 kimg .* at most 500$"),
         ("dcgan", {"ema_half_life_kimg": 4000}, "ema_half_life_kimg is 4000.* longer than the whole training"),
     ],
 )

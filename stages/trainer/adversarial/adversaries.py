@@ -231,18 +231,22 @@ class Adversaries:
         """Take the path length penalty's step where it is due."""
         if not self.path_length.due(self.steps // self.settings.discriminator_steps):
             return {}
-        inputs = self.inputs.draw(self.path_length.pictures(whole, self.world.size), seen, "path length")
-        loss, statistics = self.path_length.penalty(self, inputs, seen)
-        self._add_gradient(loss, parts=1)
+        count = self.settings.accumulation
+        pictures = self.path_length.pictures(whole, self.world.size * count)
+        found = []
+        for number, part in enumerate(self.inputs.draw(pictures, seen, "path length").parts(count)):
+            loss, length = self.path_length.penalty(self, part, seen, number)
+            self._add_gradient(loss)
+            found.append(length)
         self._update("generator", measured=False)
-        return statistics
+        return {"path_length": torch.stack(found).mean()}
 
     def _require(self, name: str, wanted: bool) -> None:
         for parameter in self.trained[name]:
             parameter.requires_grad_(wanted)
 
-    def _add_gradient(self, loss: Tensor, parts: int | None = None) -> None:
-        self.scaler.scale(loss / (parts or self.settings.accumulation)).backward()
+    def _add_gradient(self, loss: Tensor) -> None:
+        self.scaler.scale(loss / self.settings.accumulation).backward()
 
     def _update(self, name: str, measured: bool = True) -> dict[str, Tensor]:
         """Step one network's optimizer by the gradient added so far, averaged over all processes.
@@ -255,7 +259,9 @@ class Adversaries:
             if self.scaler.is_enabled():
                 self.scaler.unscale_(optimizer)
             gradients = [parameter.grad for parameter in self.trained[name] if parameter.grad is not None]
-            norm = {f"gradient_{name}": nn.utils.get_total_norm(gradients)}
+            total = nn.utils.get_total_norm(gradients)
+            if not self.scaler.is_enabled() or bool(torch.isfinite(total)):  # it skips a step that overflows
+                norm = {f"gradient_{name}": total}
         self.scaler.step(optimizer)
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -272,10 +278,13 @@ class Adversaries:
         """Draw pictures of the averaged generator, or of the one that is trained, float32 on the CPU, in [-1, 1]."""
         network = self.average if average else self.generator
         network.eval()
-        label = None if label is None else label.to(self.device)
-        pictures: Tensor = network(latent.to(self.device), label)
+        size = max(1, self.settings.batch // (self.world.size * self.settings.accumulation))  # training has room for it
+        latents = latent.split(size)
+        labels = [None] * len(latents) if label is None else [part.to(self.device) for part in label.split(size)]
+        parts = zip(latents, labels, strict=True)
+        drawn = [network(part.to(self.device), told).float().cpu() for part, told in parts]
         self.generator.train()
-        return pictures.float().cpu()
+        return torch.cat(drawn)
 
     def _networks(self) -> dict[str, nn.Module]:
         return {"generator": self.generator, "discriminator": self.discriminator, "average": self.average}
@@ -312,5 +321,6 @@ class Adversaries:
         if best:
             network.load_state_dict(best)
         if self.settings.standing_statistics:
-            measure_moments(network, self.inputs, self.settings.batch, self.settings.standing_statistics)
+            parts = self.settings.accumulation
+            measure_moments(network, self.inputs, self.settings.batch, self.settings.standing_statistics, parts)
         return bake_norms(network)

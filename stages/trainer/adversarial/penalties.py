@@ -69,20 +69,20 @@ class PathLength:
         """Tell whether a step of the generator, counted from 0, has the penalty."""
         return self.settings is not None and steps % self.settings.path_length_every == 0
 
-    def pictures(self, batch: int, processes: int) -> int:
-        """Return how many pictures the penalty is of: equally many in each process."""
+    def pictures(self, batch: int, parts: int) -> int:
+        """Return how many pictures the penalty is of: equally many in each of all processes' parts."""
         assert self.settings is not None
-        return max(1, batch // self.settings.path_length_shrink // processes) * processes
+        return max(1, batch // self.settings.path_length_shrink // parts) * parts
 
-    def penalty(self, game: "Adversaries", inputs: Inputs, seen: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return weight * every * E[(length - mean length)^2], and let the mean follow."""
+    def penalty(self, game: "Adversaries", inputs: Inputs, seen: int, number: int = 0) -> tuple[Tensor, Tensor]:
+        """Return weight * every * E[(length - mean length)^2] and E[length] of a part, and let the mean follow."""
         network, settings = game.generator, self.settings
         assert isinstance(network, MappedGenerator)
         assert settings is not None
         with game.accelerator.autocast():
             styles = mixed_styles(network, inputs)
             pictures = network.synthesis(styles, list(inputs.noise) or None).float()
-        random = torch.Generator(game.device).manual_seed(derive_seed(settings.seed, "path noise", seen))
+        random = torch.Generator(game.device).manual_seed(derive_seed(settings.seed, "path noise", seen, number))
         whole = (len(pictures) * game.world.size, *pictures.shape[1:])
         noise = game.world.share(torch.randn(whole, generator=random, device=game.device))
         lengths = path_lengths(pictures, styles, noise)
@@ -90,7 +90,7 @@ class PathLength:
         game.world.average([average])
         self.mean.lerp_(average, settings.path_length_decay)
         loss = (lengths - self.mean.clone()).square().mean()
-        return loss * settings.path_length * settings.path_length_every, {"path_length": average}
+        return loss * settings.path_length * settings.path_length_every, average
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a state holds."""
@@ -98,5 +98,5 @@ class PathLength:
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Put a state back."""
-        if self.settings:
+        if self.settings and MEAN in tensors:  # an adopted state may be of a training without it
             self.mean.copy_(tensors[MEAN])

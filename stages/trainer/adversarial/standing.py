@@ -8,8 +8,10 @@ from stages.trainer.adversarial.inputs import InputSource, draw_pictures
 
 
 @torch.no_grad()
-def measure_moments(network: GeneratorNetwork, inputs: InputSource, batch: int, batches: int) -> None:
-    """Replace, in place, all running moments by their means over so many batches; the network ends in evaluation mode.
+def measure_moments(network: GeneratorNetwork, inputs: InputSource, batch: int, batches: int, parts: int) -> None:
+    """Replace, in place, all running moments by their means over so many batches, drawn in parts.
+
+    The network ends in evaluation mode.
 
     Averaged weights never had moments of their own: those of the training belong to other weights.
     """
@@ -20,7 +22,8 @@ def measure_moments(network: GeneratorNetwork, inputs: InputSource, batch: int, 
         norm.momentum = None  # a plain mean over all batches
         norm.train()
     for number in range(batches):
-        draw_pictures(network, inputs.draw(batch, number, "standing statistics"))
+        for part in inputs.draw(batch, number, "standing statistics").parts(parts):
+            draw_pictures(network, part)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()

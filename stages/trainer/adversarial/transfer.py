@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from stages.errors import InputError
 from stages.settings.gans import GanSettings
@@ -18,6 +19,7 @@ from stages.trainer.adversarial.adversaries import Adversaries
 FILES = {"generator": "generator.safetensors", "discriminator": "discriminator.safetensors"}
 NORMED = ".parametrizations.weight.original"  # where torch keeps a spectrally normalised layer's weight
 PLAIN = ".weight"
+NORM_STEPS = 15  # as torch takes for fresh weights
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
@@ -123,8 +125,17 @@ def copy_matching(tensors: dict[str, Tensor], network: nn.Module) -> dict[str, l
     taken = [name for name, tensor in incoming.items() if name in own and own[name].shape == tensor.shape]
     for name in taken:
         own[name].copy_(incoming[name])
+    find_norms(network)
     skipped = [_why(name, tensor, own) for name, tensor in incoming.items() if name not in taken]
     return {"taken": taken, "skipped": skipped, "initialised": [name for name in own if name not in taken]}
+
+
+def find_norms(network: nn.Module) -> None:
+    """Let spectral norm find the singular vectors of new weights: plain ones come without, and one step is too few."""
+    for module in network.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            found: Any = module.parametrizations["weight"]  # type: ignore[index]
+            found[0]._power_method(found[0]._reshape_weight_to_matrix(found.original), NORM_STEPS)
 
 
 def _why(name: str, tensor: Tensor, own: dict[str, Tensor]) -> str:
