@@ -70,8 +70,8 @@ class Request:
         if (label < 0).any() and capabilities.steps is None:
             missing = int((label < 0).sum())
             raise InputError(
-                f"this {capabilities.family} model draws by class, but {missing} of {len(label)} pictures were asked for "
-                f"without one; labels are 0 to {len(capabilities.class_names) - 1}"
+                f"this {capabilities.family} model draws by class, but {missing} of {len(label)} pictures were asked "
+                f"for without one; labels are 0 to {len(capabilities.class_names) - 1}"
             )
         return label
 

@@ -92,7 +92,7 @@ class Course:
         self._records: dict[tuple[str, bool], list[float | None]] = {}
 
     def column(self, key: str) -> list[float | None]:
-        """Return a value of all rows; norms of gradients, which short ticks lack, are those of the last tick with one."""
+        """Return a value of all rows; norms of gradients, which short ticks lack, are those of the last that has."""
         if key not in self._columns:
             self._columns[key] = self._read(key)
         return self._columns[key]
@@ -170,7 +170,7 @@ def discriminator_is_blind(course: Course) -> str:
 
 
 def generator_stalls(course: Course) -> str:
-    """Pictures do not get better, and the discriminator does not say why; or they do not change; or no gradient comes."""
+    """Pictures do not get better and the discriminator does not say why, or stay the same, or no gradient comes."""
     if gradient_vanishes(course):
         return "gradient_generator"
     explained = discriminator_wins(course) or discriminator_is_blind(course)
@@ -251,8 +251,8 @@ SYMPTOMS = (
     Symptom(
         "discriminator learns nothing",
         discriminator_is_blind,
-        "it does not tell apart what plainly differs; lower r1_gamma, r2_gamma, gradient_penalty, dropout or augment.p, "
-        "or raise discriminator_lr, discriminator_steps or the discriminator's width",
+        "it does not tell apart what plainly differs; lower r1_gamma, r2_gamma, gradient_penalty, dropout or augment.p,"
+        " or raise discriminator_lr, discriminator_steps or the discriminator's width",
     ),
     Symptom(
         "generator stalls",
@@ -264,9 +264,9 @@ SYMPTOMS = (
     Symptom(
         "diverges",
         diverges,
-        "pictures get worse, or logits or gradients grow without bound; lower generator_lr, discriminator_lr and beta1, "
-        "set r1_gamma, spectral_norm or (wasserstein) gradient_penalty, lower weight_clip, raise batch; go on from the "
-        "best snapshot with score_kimg",
+        "pictures get worse, or logits or gradients grow without bound; lower generator_lr, discriminator_lr and beta1,"
+        " set r1_gamma, spectral_norm or (wasserstein) gradient_penalty, lower weight_clip, raise batch; go on from "
+        "the best snapshot with score_kimg",
     ),
     Symptom(
         "augmentation leaks",

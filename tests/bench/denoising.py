@@ -99,9 +99,9 @@ def our_steps(loop: "TrainingLoop") -> Iterator[None]:
 
     with STOP.defer(), progress_bar("training", loop.total) as bar:
         while not loop._should_stop():
-            loop._timed_step()
-            bar.update(loop.settings.batch)
-            loop._after_step()
+            batch = loop._timed_step()
+            bar.update(batch)
+            loop._after_step(batch, loop.total)
             yield
 
 

@@ -169,8 +169,8 @@ def table(out: Path) -> str:
     rows = [json.loads(path.read_text()) for path in sorted((out / "scores").glob("*.json"))]
     described = yaml.safe_load(SETTINGS.read_text())["systems"]
     lines = [
-        "| system | CPU-s | quality: FD (untrained) | stability: sd over seeds | coverage: recall, coverage | precision "
-        "| diversity | speed: ms per picture | latent: largest step | control |",
+        "| system | CPU-s | quality: FD (untrained) | stability: sd over seeds | coverage: recall, coverage "
+        "| precision | diversity | speed: ms per picture | latent: largest step | control |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     names = {row["system"] for row in rows}

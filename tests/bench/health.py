@@ -1,4 +1,4 @@
-"""Alerts of failing and of healthy trainings: `python -m tests.bench.health [--seed 100] [--runs dcgan ...] [--keep DIR]`.
+"""Alerts of failing and of healthy trainings: `python -m tests.bench.health [--seed 100] [--runs ...] [--keep DIR]`.
 
 Trains twenty small GANs at 32 px on the default data, one CPU thread, about ten minutes in all: ten with a failure
 planted by settings or by a hook, ten as they should be. Prints which alerts each raised and when, and how many of each
@@ -183,13 +183,14 @@ def train(name: str, seed: int, folder: Path) -> dict[str, Any]:
 
 def line_of(name: str, seed: int, found: dict[str, Any]) -> str:
     """Return one run's line of the table."""
-    run, first = RUNS[name], {}
+    run, first = RUNS[name], dict[str, float]()
     for alert in found["alerts"]:
         first.setdefault(alert["alert"], alert["kimg"])
     told = ", ".join(f"{alert} at {kimg:g}" for alert, kimg in first.items()) or "none"
     end = found["curve"][-1] if found["curve"] else {}
     kimg, gap = end.get("kimg", 0), end.get("gap", float("nan"))
-    return f"| {name} | {seed} | {' or '.join(run.expected) or 'none'} | {told} | {kimg:g} | {gap:.2f} | {found['seconds']:.0f} |"
+    expected = " or ".join(run.expected) or "none"
+    return f"| {name} | {seed} | {expected} | {told} | {kimg:g} | {gap:.2f} | {found['seconds']:.0f} |"
 
 
 def measure(names: list[str], seed: int, keep: Path) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def browser() -> str:
 def page(request: pytest.FixtureRequest) -> str:
     """A page of made-up reports, with foreign text in it."""
     if request.param == "model":
-        styles = {"mixing": noise(6, 3, 8, 8, 3), "walk": encode([noise(24, 32, 32, 3)], 32, 2)}
+        styles: dict[str, Any] = {"mixing": noise(6, 3, 8, 8, 3), "walk": encode([noise(24, 32, 32, 3)], 32, 2)}
         return model_page(content(report=scores() | {"warnings": [HOSTILE]}, **styles))
     return comparison_page([content(), content("other", 40.0), content(HOSTILE)])
 

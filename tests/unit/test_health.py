@@ -10,6 +10,7 @@ from torch import Tensor
 from stages.settings.augment import AugmentSettings
 from stages.settings.diffusion import DiffusionSettings
 from stages.settings.gans import GANS
+from stages.settings.models import TrainingSettings
 from stages.trainer.adversarial.learner import separation_of
 from stages.trainer.health import (
     COLLAPSED,
@@ -199,7 +200,7 @@ def test_curves_of_earlier_versions_are_read():
 
 
 def test_advice_names_settings_that_there_are():
-    models = [*GANS.values(), DiffusionSettings]
+    models: list[type[TrainingSettings]] = [*GANS.values(), DiffusionSettings]
     known = {name for model in models for name in model.model_fields} | set(OBJECTIVES)
     known |= {f"augment.{name}" for name in AugmentSettings.model_fields}
     for symptom in SYMPTOMS:
