@@ -19,20 +19,23 @@ from stages.settings.augment import LEAKING
 Row = dict[str, Any]
 Rows = list[Row]
 
+# Where thresholds lie is measured: on 63 short trainings of tests/bench/health.py, seeds 0 to 2, whose extremes are
+# given. None depends on the length of a tick in kimg: windows are of ticks, which a user makes as long as the training
+# is slow, and what only steps can bring about is counted in steps.
 WINDOW = 3  # ticks in a row: one bad tick is normal
 LONG = 5  # ticks over which pictures have to get better; two such windows are compared
-FRESH = 750  # steps of the generator: healthy ones draw one grey picture for up to 600 (batch 16, measured)
+FRESH = 750  # steps of the generator; before, pictures may all be alike: healthy ones were for up to 500 steps
 COLLAPSED = 0.3  # diversity of generated pictures relative to real ones; healthy ones come to 0.8 and more
-REPEATED = 0.3  # nearest: healthy ones lie above 1, since real pictures have near-duplicates; copies are at 0
+REPEATED = 0.3  # nearest; healthy ones lay above 0.4 at the worst tick and above 1 in the end, copies at 0
 UNEXPLAINED = 0.95  # share of what a denoiser is to predict that it does not
-SATURATED = 0.97  # mean sign of the discriminator's output on real minus fake, half the difference
-BLIND = 0.15  # separation below which it tells nothing; while pictures are bad, healthy ones are above 0.3
-FAR = 0.7  # gap; 1 is the mean picture alone, healthy ones get below 0.6 within FRESH steps and to 0.2 in the end
+SATURATED = 0.97  # mean sign of the discriminator's output on real minus fake, half the difference; healthy: to 0.95
+BLIND = 0.15  # separation below which it tells nothing; healthy ones kept 0.27 and more, even of good pictures
+FAR = 1.0  # gap of the real pictures' mean alone; over LONG ticks without progress healthy ones stayed below 0.72
 BETTER = 0.9  # of the gap of the window before: less of a fall is none
-STILL = 0.02  # spread of the gap over a window, relative to it: pictures that do not change at all
-VANISHED = 0.01  # of the highest gradient that lasted: what Adam cannot make up for and rounding eats
-GROWN = 30.0  # times the highest level that lasted; healthy ones grow up to 10 times within a window's length
-WORSE = 2.0  # times the best gap that lasted
+STILL = 0.02  # spread of the gap over a window, relative to it: pictures do not change; far healthy ones: 0.22
+VANISHED = 0.01  # of the generator's highest gradient: what Adam cannot make up for and rounding eats
+GROWN = 30.0  # times the highest level that lasted; healthy ones grew up to 5.4 times within a window
+WORSE = 2.0  # times the best gap that lasted, and then beyond FAR; healthy ones never were beyond FAR again
 SIDE = 16  # pixels that pictures are compared at: colours and layout, at any resolution
 PICTURES = 256  # that are compared
 
@@ -114,6 +117,12 @@ class Course:
         known = [value for value in values if value is not None]
         return known if len(known) == count else []
 
+    def peak(self, key: str) -> float:
+        """Return the highest value before the present window, 0 where there is none."""
+        return max(
+            (value for value in self.column(key)[: max(self.at + 1 - WINDOW, 0)] if value is not None), default=0
+        )
+
     def record(self, key: str, highest: bool) -> float | None:
         """Return the highest or lowest value before the present window that lasted: of medians of three ticks."""
         if (key, highest) not in self._records:
@@ -151,10 +160,13 @@ class Course:
 
 
 def collapses(course: Course) -> str:
-    """Return the value that shows a collapse, or an empty text."""
-    alike = {"diversity": COLLAPSED, "nearest": REPEATED}
-    lasting = [key for key, bound in alike.items() if all_below(course.last(key, WINDOW), bound)]
-    return lasting[0] if lasting and not course.fresh else ""
+    """Return the value that shows a collapse, or an empty text; pictures that never changed are none."""
+    if course.fresh:
+        return ""
+    if all_below(course.last("nearest", WINDOW), REPEATED):
+        return "nearest"
+    alike = all_below(course.last("diversity", WINDOW), COLLAPSED)
+    return "diversity" if alike and not stands_still(course) else ""
 
 
 def discriminator_wins(course: Course) -> str:
@@ -180,17 +192,16 @@ def generator_stalls(course: Course) -> str:
 
 
 def gradient_vanishes(course: Course) -> bool:
-    """Tell whether the generator's gradient is a hundredth of what it was, while pictures are still bad."""
-    gaps, highest = course.last("gap", WINDOW), course.record("gradient_generator", highest=True)
-    if not gaps or min(gaps) <= FAR or highest is None:
+    """Tell whether the generator's gradient is a hundredth of what it was, while pictures are still far off."""
+    if not all_above(course.last("gap", WINDOW), FAR):
         return False
-    return all_below(course.last("gradient_generator", WINDOW), VANISHED * highest)
+    return all_below(course.last("gradient_generator", WINDOW), VANISHED * course.peak("gradient_generator"))
 
 
 def stands_still(course: Course) -> bool:
-    """Tell whether pictures have not changed over a window."""
+    """Tell whether pictures are far off and have not changed over a window."""
     gaps = course.last("gap", LONG)
-    return bool(gaps) and max(gaps) - min(gaps) < STILL * fmean(gaps)
+    return all_above(gaps, FAR) and max(gaps) - min(gaps) < STILL * fmean(gaps)
 
 
 def diverges(course: Course) -> str:
@@ -285,14 +296,14 @@ SYMPTOMS = (
 def find_alerts(curve: Rows) -> Rows:
     """Return the alerts of a whole curve, in order of kimg, with the value that shows each and what to try.
 
-    A symptom that lasts gives one, when it begins to, and another only after WINDOW ticks without it.
+    A symptom that lasts gives one, when it begins to, and another only after twice WINDOW ticks without it.
     """
     course, alerts = Course(curve), []
-    shown = dict.fromkeys((symptom.name for symptom in SYMPTOMS), -WINDOW - 1)  # rows that had each last
+    shown = dict.fromkeys((symptom.name for symptom in SYMPTOMS), -2 * WINDOW - 1)  # rows that had each last
     for course.at, row in enumerate(curve):
         for symptom in SYMPTOMS:
             key = symptom.shows(course)
-            if key and course.at - shown[symptom.name] > WINDOW:
+            if key and course.at - shown[symptom.name] > 2 * WINDOW:
                 value = round(row[key], 4) if key in row else None
                 alerts.append({"kimg": row["kimg"], "alert": symptom.name, key: value, "advice": symptom.advice})
             if key:

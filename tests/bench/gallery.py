@@ -42,8 +42,8 @@ def params_of(name: str, system: dict[str, Any], defaults: dict[str, Any], seed:
     return params
 
 
-def train(folder: Path, name: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Train in a workspace over the project's data; returns the record."""
+def train(folder: Path, name: str, params: dict[str, Any]) -> None:
+    """Train in a workspace over the project's data."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for part in ("images", "augment", "latents"):
         if not (folder / "data" / part).exists():
@@ -54,8 +54,19 @@ def train(folder: Path, name: str, params: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=STAGE_SECONDS)
     if done.returncode:
         raise SystemExit(f"{name} ended with {done.returncode}: {done.stderr[-2000:]}")
-    record: dict[str, Any] = json.loads((folder / "models" / name / "training/record.json").read_text())
-    return record
+
+
+def trained(folder: Path, name: str, system: dict[str, Any], defaults: dict[str, Any], seed: int) -> tuple[Path, float]:
+    """Return the folder of a system's training, and the CPU-seconds of its autoencoder.
+
+    `model` names one of the default run, which is taken as it is.
+    """
+    if "model" not in system:
+        train(folder, name, params_of(name, system, defaults, seed))
+        return folder / "models" / name / "training", 0.0
+    parts = [ROOT / "models" / part / "training" for part in (system["model"], *system.get("after", []))]
+    spent = sum(json.loads((part / "record.json").read_text())["cpu_seconds"] for part in parts[1:])
+    return parts[0], spent
 
 
 class Judge:
@@ -151,10 +162,10 @@ def measure(names: list[str], seeds: range, out: Path, workspace: Path, judge: J
     for name in names:
         system = described["systems"][name]
         for seed in seeds:
-            folder = workspace / f"{name}-{seed}"
-            record = train(folder, name, params_of(name, system, described["defaults"], seed))
-            weights = folder / "models" / name / "training/weights"
-            row = {"system": name, "seed": seed, "kimg": record["kimg"], "cpu_seconds": record["cpu_seconds"]}
+            training, spent = trained(workspace / f"{name}-{seed}", name, system, described["defaults"], seed)
+            record = json.loads((training / "record.json").read_text())
+            weights = training / "weights"
+            row = {"system": name, "seed": seed, "kimg": record["kimg"], "cpu_seconds": record["cpu_seconds"] + spent}
             row |= judge.judge(weights) | {"floor": judge.floor, "colours": judge.colours}
             row["alerts"] = [f"{alert['alert']} at {alert['kimg']:g} kimg" for alert in record["alerts"]]
             (out / "scores").mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -394,16 +393,3 @@ def run_module() -> Callable:
         return subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, timeout=120)
 
     return run
-
-
-def test_what_a_tick_cost_lies_beside_what_it_shows(finished: Settings) -> None:
-    curve = [{"kimg": kimg, "loss": 2.0} for kimg in (10.0, 20.0)]
-    pace = [{"kimg": 20.0, "seen": 20000, "seconds": 9.0, "seconds_per_kimg": 0.4, "memory_mb": 900.0}]
-    training = replace(read_results(NAME).training, curve=curve, pace=pace, moments={10.0: 1.0, 20.0: 2.0})
-    found = {(metric.step, metric.key): metric.value for metric in curve_metrics(training)}
-    assert found == {
-        (10, "loss"): 2.0,
-        (20, "loss"): 2.0,
-        (20, "seconds_per_kimg"): 0.4,
-        (20, "memory_mb"): 900.0,
-    }
