@@ -142,10 +142,13 @@ def states_of(project: Path) -> set[Path]:
     return set((project / ".work/train/dcgan").glob("*/state-*"))
 
 
-def finish_here(project: Path) -> float:
-    """Make what the training has reached its budget, so that the same command goes on and is soon done."""
+def finish_here(project: Path, ahead: float = 0) -> float:
+    """Make what the training has reached its budget, so that the same command goes on and is soon done.
+
+    One that is still at work passes its newest states within a moment, and keeps two: it needs some kimg `ahead`.
+    """
     reached = max(int(path.name.removeprefix("state-")) for path in states_of(project))
-    kimg = max(reached / 1000, 0.512)
+    kimg = max(reached / 1000, 0.512) + ahead
     set_params(project, **{"models.dcgan.budget_kimg": kimg})
     return kimg
 

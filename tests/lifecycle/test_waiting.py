@@ -40,7 +40,7 @@ def assert_waits(started: Started, told: str) -> None:
         second = subprocess.Popen(line, cwd=started.project, env=env, stdout=log, stderr=log)
         log_text = (started.project.parent / "second").read_text
         wait_until(lambda: re.search(told, log_text()) or second.poll() is not None, "the line", START_SECONDS)
-        finish_here(started.project)
+        finish_here(started.project, ahead=10)  # a few seconds
         started.process.terminate()
         started.process.wait()  # dvc takes a dead process that nobody has waited for as one that lives
         assert second.wait(RUN_SECONDS) == 0, log_text()

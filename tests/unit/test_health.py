@@ -1,17 +1,21 @@
 """Alerts of a training's health: what the pictures show, over windows, and what to try."""
 
 import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
+from stages.generators.noise import latents
 from stages.settings.augment import AugmentSettings
 from stages.settings.diffusion import DiffusionSettings
 from stages.settings.gans import GANS
 from stages.settings.models import TrainingSettings
-from stages.trainer.adversarial.learner import separation_of
+from stages.trainer.adversarial.learner import GanLearner, separation_of
 from stages.trainer.health import (
     COLLAPSED,
     FAR,
@@ -24,10 +28,14 @@ from stages.trainer.health import (
     find_alerts,
     shrink,
 )
+from stages.trainer.job import Job
 from stages.trainer.objectives import OBJECTIVES
+from stages.trainer.world import World
+from tests.unit.denoising import random_pictures, write_images
+from tests.unit.gans import NONE, shaken, tiny
 
-TICK = 100  # steps of the generator
-FIRST = FRESH // TICK  # the row, from 0 on, at which a training is no longer fresh: it has (row + 1) * TICK steps
+TICK = 50  # steps of the generator
+FIRST = -(-FRESH // TICK) - 1  # the row, from 0 on, at which a training is no longer fresh
 HEALTHY: dict[str, Any] = {
     "diversity": 0.9,
     "gap": 0.3,
@@ -38,6 +46,9 @@ HEALTHY: dict[str, Any] = {
     "gradient_generator": 5.0,
     "gradient_discriminator": 20.0,
 }
+
+
+LOGITS = {key: HEALTHY[key] for key in ("real_logit", "fake_logit")}
 
 
 def curve(ticks: int, **changes: Any) -> list[dict[str, Any]]:
@@ -99,6 +110,11 @@ def test_pictures_are_compared_alike_at_every_resolution():
     small, large = (compare(pictures(32, 1, size), pictures(64, 0, size)) for size in (16, 128))
     assert small == pytest.approx(large)
     assert compare(pictures(32, 1, 8), pictures(64, 0, 8))["gap"] == pytest.approx(small["gap"])
+    grain = torch.tensor([1.0, -1.0]).repeat(16)
+    grainy = compare(pictures(32, 1) + grain * grain[:, None], pictures(64))  # too fine for 16 pixels
+    assert grainy == pytest.approx(small, rel=1e-4)
+    faint = compare(pictures(32, 1) / 1000, pictures(64) / 1000)
+    assert faint == pytest.approx(small, rel=1e-4)  # nor does contrast matter
 
 
 def test_healthy_rows_give_no_alert_however_long():
@@ -142,6 +158,8 @@ def test_a_discriminator_that_sees_no_difference_is_told_apart_from_one_that_win
     found = names(curve(30, separation=0.02, gap=lambda row: 2 + 0.1 * (row % 2)))
     assert found == [("discriminator learns nothing", max(FIRST, 2 * LONG - 1))]
     assert find_alerts(curve(30, separation=0.02)) == []  # nor need it, where pictures are good
+    neither = curve(30, separation=0.3, gap=lambda row: 2 + 0.1 * (row % 2))
+    assert [name for name, _ in names(neither)] == ["generator stalls"]
 
 
 def test_a_critic_without_separation_can_still_leave_the_generator_behind():
@@ -150,10 +168,8 @@ def test_a_critic_without_separation_can_still_leave_the_generator_behind():
 
 
 def test_pictures_that_stand_still_are_a_stall_even_if_the_discriminator_wins():
-    assert {name for name, _ in names(curve(30, separation=0.99, gap=2.0))} == {
-        "discriminator wins",
-        "generator stalls",
-    }
+    still = curve(30, separation=0.99, gap=2.0, diversity=0.1)  # as alike as an untrained network draws them
+    assert {name for name, _ in names(still)} == {"discriminator wins", "generator stalls"}
 
 
 def test_a_gradient_that_vanishes_is_told_before_the_generator_could_be_judged():
@@ -185,7 +201,8 @@ def test_values_that_outgrow_all_they_were_diverge(key: str, told: str):
 
 
 def test_logits_of_a_critic_may_be_anywhere():
-    assert find_alerts(curve(40, real_logit=lambda row: 500.0 * row + 1, fake_logit=lambda row: 500.0 * row)) == []
+    moved = curve(40, **{key: lambda row, at=at: at + 1000.0 * (row > 9) for key, at in LOGITS.items()})
+    assert find_alerts(moved) == []
 
 
 def test_a_discriminator_that_recovers_from_certainty_is_no_divergence():
@@ -214,3 +231,37 @@ def test_separation_is_of_outputs_where_zero_is_no_border():
     assert separation_of(row, "non_saturating") == separation_of(row, "hinge") == pytest.approx(0.8)
     assert separation_of(row, "least_squares") == pytest.approx(0.9)
     assert separation_of(row, "wasserstein") is None and separation_of(row, "relativistic") is None
+
+
+def open_learner(folder: Path, **changes: Any) -> GanLearner:
+    """Return a learner of 20 pictures in three classes, with weights that draw more than grey."""
+    images = write_images(folder, random_pictures(20), np.arange(20) % 3, ["a", "b", "c"])
+    settings = tiny("cgan", **changes)
+    learner = GanLearner(Job("x", "models.x", settings, images, images, NONE, World(Accelerator(cpu=True))), settings)
+    shaken(learner.adversaries)
+    return learner
+
+
+def test_a_row_compares_what_the_trained_generator_draws_of_the_same_classes(tmp_path: Path):
+    learner = open_learner(tmp_path)
+    with torch.no_grad():
+        for weight in learner.adversaries.average.parameters():
+            weight.zero_()  # it must not be the average that is judged
+        generator = learner.adversaries.generator.eval()
+        drawn = generator(torch.from_numpy(latents(range(20), (8,))), torch.arange(20) % 3)
+    expected = compare(drawn, learner.real_pictures(20))
+    row = learner.finish_row({"real_sign": 0.5, "fake_sign": -0.5}, 0)
+    assert {key: row[key] for key in ("gap", "nearest", "separation")} == pytest.approx(expected | {"separation": 0.5})
+    assert generator.training
+
+
+def test_a_row_counts_the_steps_of_the_generator_also_after_a_restart(tmp_path: Path):
+    learner = open_learner(tmp_path, discriminator_steps=3)
+    for number in range(7):
+        learner.step(np.arange(8), 8 * number)
+    assert learner.finish_row({"real_sign": 0.0, "fake_sign": 0.0}, 56)["generator_steps"] == 2
+    again = open_learner(tmp_path, discriminator_steps=3)
+    again.restore(learner.export_state(56, {}))
+    assert again.finish_row({"real_sign": 0.0, "fake_sign": 0.0}, 56) == learner.finish_row(
+        {"real_sign": 0.0, "fake_sign": 0.0}, 56
+    )
