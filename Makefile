@@ -42,7 +42,8 @@ test: check  ## check, then the tests that take minutes
 test-all: check  ## check, then all tests
 	@$(PYTEST)
 
-bench: $(STAMP)  ## speed beside NVIDIA's code (STYLEGAN2_ADA=, STYLEGAN3= name clones of theirs), cost of checkpoints and live logging
+bench: $(STAMP)  ## speed beside others' code (clones of it: EXAMPLES=, STYLEGAN2_ADA=, STYLEGAN3=), cost of checkpoints and live logging
+	@$(RUN) -m tests.bench.adversarial $(if $(EXAMPLES),--examples $(EXAMPLES)) $(if $(STYLEGAN2_ADA),--reference $(STYLEGAN2_ADA))
 	@$(RUN) -m tests.bench.augmentation $(if $(STYLEGAN2_ADA),--reference $(STYLEGAN2_ADA))
 	@$(RUN) -m tests.bench.normalize $(if $(STYLEGAN3),--reference $(STYLEGAN3))
 	@$(RUN) -m tests.bench.live

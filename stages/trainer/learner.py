@@ -69,6 +69,10 @@ class Learner(ABC):
         """Return what the record says of what was learnt from, such as the autoencoder of latents."""
         return {}
 
+    def origins(self) -> list[str]:
+        """Return lines on what a training that begins afresh started from, where that is not random weights."""
+        return []
+
     def finish_row(self, row: dict[str, float], seen: int) -> dict[str, float]:
         """Return a tick's row of the curve, from the means of the statistics since the last tick."""
         return row

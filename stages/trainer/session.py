@@ -69,7 +69,7 @@ def run_session(
     world.wait()
     loop = build_loop(job, learner, open_learner, folder)
     if not resume(name, loop):
-        for line in explain_others(root, fingerprint):
+        for line in [*learner.origins(), *explain_others(root, fingerprint)]:
             print(f"{name}: {line}", flush=True)
     loop.run(name)
     if world.leads:

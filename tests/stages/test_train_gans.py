@@ -253,6 +253,7 @@ def test_what_cannot_be_is_refused_in_one_line(refusals: dict[str, Outcome], lin
 
 def test_a_start_from_other_weights_is_recorded_by_name(refusals: dict[str, Outcome]):
     assert refusals["train good"].code == 0, refusals["train good"].err
+    assert refusals["train good"].out.count("good: generator from models/") == 1  # though networks are built twice
     record = json.loads(refusals["record"].out)["transfer"]
     skipped = {name.split()[0] for name in record["generator"]["skipped"]}
     assert skipped == {"classes.weight", "blocks.0.0.scales.weight"}  # the latent is half as wide without a class

@@ -15,7 +15,7 @@ from stages.settings.gans import GanSettings, StyleganSettings
 from stages.storage import sha256_file
 from stages.trainer.adversarial.adversaries import NORMS, STATISTICS, Adversaries
 from stages.trainer.adversarial.overfitting import OverfittingWatch, evenly, watched
-from stages.trainer.adversarial.transfer import take_over
+from stages.trainer.adversarial.transfer import summarise, take_over
 from stages.trainer.augmentation import Policy
 from stages.trainer.health import PICTURES, Likeness, shrink
 from stages.trainer.job import Job
@@ -100,6 +100,10 @@ class GanLearner(Learner):
     def about(self) -> dict[str, Any]:
         """Return what was taken over from other weights, by name."""
         return {"transfer": self.transferred} if self.transferred else {}
+
+    def origins(self) -> list[str]:
+        """Return how much of each network was taken over from other weights."""
+        return summarise(self.transferred) if self.transferred else []
 
     def finish_row(self, row: dict[str, float], seen: int) -> dict[str, float]:
         """Add how far apart the discriminator holds real and generated, what it says of the hold-out, and ADA's p.

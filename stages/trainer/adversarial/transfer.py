@@ -48,10 +48,13 @@ def take_over(where: str, settings: GanSettings, game: Adversaries) -> dict[str,
                 f"was trained with {_otherwise(config, settings)}"
             )
     game.average.load_state_dict(game.generator.state_dict())
-    for name in FILES:
-        counts = ", ".join(f"{len(names)} {kind}" for kind, names in report[name].items())
-        print(f"transfer to {name}: {counts}", flush=True)
     return report
+
+
+def summarise(report: dict[str, Any]) -> list[str]:
+    """Return a line for each network with how many of its tensors were taken, skipped and initialised."""
+    counts = {name: ", ".join(f"{len(names)} {kind}" for kind, names in report[name].items()) for name in FILES}
+    return [f"{name} from {report['weights']}: {told}" for name, told in counts.items()]
 
 
 def _config_of(where: str, settings: GanSettings, folder: Path) -> dict[str, Any]:
