@@ -8,6 +8,7 @@ from mlflow.entities import Metric
 
 from pipelines.results import Results, flatten
 from pipelines.training import Training
+from stages.generators.onnx_metadata import FULL
 from stages.storage import sha256_file
 from stages.trainer.fingerprint import WITHOUT_EFFECT
 
@@ -46,6 +47,7 @@ def tags_of(results: Results) -> dict[str, str]:
         "weights.sha256": results.weights,
         "onnx.sha256": results.parity.get("sha256"),
         "onnx.opset": results.parity.get("opset"),
+        "onnx.certified": ", ".join(certified(results)) if results.certificate else None,
         "hardware.hash": results.benchmark.get("hardware_hash"),
         "dvc.lock.sha256": sha256_file(LOCK) if LOCK.exists() else None,
     }
@@ -80,6 +82,9 @@ def figures_of(results: Results) -> dict[str, float]:
     differences = [v for v in results.parity.get("max_abs_difference", {}).values() if _is_figure(v)]
     figures |= {"onnx_max_abs_difference": max(differences)} if differences else {}
     figures |= {"onnx_bytes": results.parity.get("bytes")}
+    for form, entry in results.certificate.get("files", {}).items():
+        figures |= {f"certificate_{form}_{name}": entry[name] for name in ("fd", "recall", "max_abs_error", "bytes")}
+        figures |= {f"certificate_{form}_psnr_p5": entry["psnr"]["p5"]}
     for row in results.benchmark.get("rows", []):
         figures |= _benchmark_figures(row)
     record = results.record
@@ -88,9 +93,15 @@ def figures_of(results: Results) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items() if _is_figure(value)}
 
 
+def certified(results: Results) -> list[str]:
+    """Return the forms of the ONNX file that passed: full precision, or a variant."""
+    return [form for form, entry in results.certificate.get("files", {}).items() if entry["passed"]]
+
+
 def _benchmark_figures(row: dict[str, Any]) -> dict[str, Any]:
     runtime = "onnx" if row["runtime"] == "onnxruntime" else row["runtime"]
     provider = row["provider"].removesuffix("ExecutionProvider").lower()
+    provider += "" if row.get("form", FULL) == FULL else f"_{row['form']}"
     names = ("p50_ms", "p95_ms", "p99_ms", "pictures_per_second")
     return {f"{runtime}_{provider}_batch{row['batch']}_{name}": row.get(name) for name in names}
 

@@ -1,7 +1,7 @@
 """What the stages have written about one model, read for the table and for MLflow."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from stages.storage import read_json, sha256_file, sha256_json, sha256_tree
 PIECES = {
     "scores": "evaluation/scores.json",
     "parity": "onnx/parity.json",
+    "certificate": "certificate/certificate.json",
     "benchmark": "benchmark/benchmark.json",
 }
 SHOWN = {  # what people look at, by the piece that it belongs to
@@ -22,13 +23,14 @@ SHOWN = {  # what people look at, by the piece that it belongs to
         "evaluation/sheets/*.png",
         "evaluation/sheets/*.mp4",
     ),
+    "certificate": ("certificate/differences.png",),
     "benchmark": ("benchmark/latency.png",),
 }
 
 
 @dataclass(frozen=True)
 class Results:
-    """One model's training record and curve, and scores, parity and benchmark where they are of its weights ({}: not).
+    """One model's training record and curve, and what was measured of its weights ({}: nothing, or of others).
 
     `foreign` names the pieces that are there, but were made from other weights.
     """
@@ -41,6 +43,7 @@ class Results:
     scores: dict[str, Any]
     parity: dict[str, Any]
     benchmark: dict[str, Any]
+    certificate: dict[str, Any] = field(default_factory=dict)
     foreign: tuple[str, ...] = ()
 
     @property
@@ -85,7 +88,7 @@ class Results:
     @property
     def digest(self) -> str:
         """Return one sha256 over all that is published; the weights and the ONNX file count by their own hashes."""
-        values = [self.record, self.curve, self.scores, self.parity, self.benchmark]
+        values = [self.record, self.curve, self.scores, self.parity, self.benchmark, self.certificate]
         files = [(path.name, sha256_file(path)) for path in self.files if path.suffix in (".png", ".html", ".mp4")]
         return sha256_json([values, files, sha256_tree(self.folder / "training" / "samples")])
 

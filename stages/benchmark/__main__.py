@@ -17,7 +17,7 @@ def main() -> int:
         settings = load_settings(arguments.params)
         settings.model(arguments.model)
         model = Path("models") / arguments.model
-        run(settings.benchmark, model / "training" / "weights", model / "onnx" / "model.onnx", model / "benchmark")
+        run(settings.benchmark, model / "training" / "weights", model / "onnx", model / "benchmark")
 
     return run_stage(f"benchmark@{arguments.model}", work)
 

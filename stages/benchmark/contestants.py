@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.errors import GateError
 from stages.generators.interface import TorchGenerator
+from stages.generators.onnx_metadata import FULL
 from stages.generators.onnx_session import CPU, DEVICES, ProviderUnavailableError, open_session
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Contestant:
     provider: str  # an execution provider, or eager
     device: str  # cpu or cuda
     prepare: Callable[[int], Call]
+    form: str = FULL  # of the file: full precision or a variant
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,18 @@ def open_providers(data: bytes, providers: list[str], policy: Policy) -> Opened:
     return opened
 
 
-def line_up(opened: Opened, generator: TorchGenerator) -> list[Contestant]:
-    """Return each session and, on each device that one of them uses, eager torch."""
+def line_up(opened: dict[str, Opened], generator: TorchGenerator) -> list[Contestant]:
+    """Return each form's sessions and, on each device that one of them uses, eager torch."""
     inputs = generator.export_inputs
-    runtimes = [onnx_contestant(session, provider, inputs) for provider, session in opened.sessions.items()]
+    sessions = [(form, *item) for form, files in opened.items() for item in files.sessions.items()]
+    runtimes = [onnx_contestant(session, provider, inputs, form) for form, provider, session in sessions]
     devices = dict.fromkeys(contestant.device for contestant in runtimes)
     return runtimes + [torch_contestant(generator, device) for device in devices]
 
 
-def onnx_contestant(session: "onnxruntime.InferenceSession", provider: str, inputs: Inputs) -> Contestant:
+def onnx_contestant(
+    session: "onnxruntime.InferenceSession", provider: str, inputs: Inputs, form: str = FULL
+) -> Contestant:
     """Time a session; off the CPU, inputs and outputs stay on the device as they do for torch."""
 
     def prepare(batch: int) -> Call:
@@ -96,7 +101,7 @@ def onnx_contestant(session: "onnxruntime.InferenceSession", provider: str, inpu
 
         return call
 
-    return Contestant("onnxruntime", provider, DEVICES[provider], prepare)
+    return Contestant("onnxruntime", provider, DEVICES[provider], prepare, form)
 
 
 def bound_call(session: "onnxruntime.InferenceSession", feed: dict[str, np.ndarray], device: str) -> Call:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.generators.onnx_metadata import FULL
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -32,17 +34,18 @@ def plot(rows: list[dict[str, Any]], title: str, path: Path) -> None:
 
 def by_contestant(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield each runtime's label and its rows in order of batch size."""
-    keys = dict.fromkeys((row["runtime"], row["provider"], row["device"]) for row in rows)
-    for key in keys:
-        series = [row for row in rows if (row["runtime"], row["provider"], row["device"]) == key]
+    names = ("runtime", "provider", "device", "form")
+    for key in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
+        series = [row for row in rows if tuple(row[name] for name in names) == key]
         yield label(*key), sorted(series, key=lambda row: row["batch"])
 
 
-def label(runtime: str, provider: str, device: str) -> str:
+def label(runtime: str, provider: str, device: str, form: str) -> str:
     """Return a legend's entry."""
     if runtime == "torch":
         return f"torch, {provider}, {device.upper()}"
-    return f"ONNX Runtime, {provider.removesuffix('ExecutionProvider')}"
+    variant = "" if form == FULL else f", {form}"
+    return f"ONNX Runtime, {provider.removesuffix('ExecutionProvider')}{variant}"
 
 
 def draw_latency(axes: "Axes", series: list[dict[str, Any]], style: dict[str, Any], shift: float) -> None:

@@ -13,6 +13,7 @@ from stages.errors import InputError
 from stages.generators.interface import Generator, TorchGenerator
 from stages.generators.loading import load_trained
 from stages.generators.onnx_file import OnnxGenerator
+from stages.generators.onnx_metadata import FULL, files_in
 from stages.generators.onnx_session import check_single_runtime
 from stages.process import STOP
 from stages.progress import progress_bar
@@ -22,8 +23,10 @@ from stages.storage import require, sha256_json, whole_folder, write_json
 CONTENTION = 1.5  # p50 over the fastest run, above which a figure says more of the neighbours than of the model
 
 
-def run(settings: BenchmarkSettings, weights: Path, file: Path, folder: Path) -> dict[str, Any]:
-    """Write benchmark.json and latency.png for a file and the weights that it was exported from, and return the report.
+def run(settings: BenchmarkSettings, weights: Path, onnx: Path, folder: Path) -> dict[str, Any]:
+    """Write benchmark.json and latency.png for a folder's files, and return the report.
+
+    All are timed beside the weights that they were exported from.
 
     Raises:
         InputError: an input is absent, they do not belong together, or two onnxruntime wheels overwrite each other.
@@ -31,11 +34,13 @@ def run(settings: BenchmarkSettings, weights: Path, file: Path, folder: Path) ->
         GateError: none of the providers runs here.
     """
     check_single_runtime()
-    exported = OnnxGenerator(require(file, f"export {file.parent.parent.name}"))
+    files = files_in(onnx)
+    require(files[FULL], f"export {onnx.parent.name}")
     trained = load_trained(weights)
-    check_same_weights(exported, trained, file, weights)
-    policy = Policy.of_environment(settings.threads)
-    opened = open_providers(file.read_bytes(), list(settings.providers), policy)
+    for file in files.values():
+        check_same_weights(OnnxGenerator(file), trained, file, weights)
+    policy, providers = Policy.of_environment(settings.threads), list(settings.providers)
+    opened = {form: open_providers(file.read_bytes(), providers, policy) for form, file in files.items()}
     with torch_threads(policy.threads):
         environment = describe_environment(policy)
         rows = time_all(line_up(opened, trained), settings)
@@ -45,13 +50,16 @@ def run(settings: BenchmarkSettings, weights: Path, file: Path, folder: Path) ->
         "hardware_hash": sha256_json(hardware),
         "environment": environment,
         "versions": describe_versions(),
-        "identity": exported.identity,
-        "skipped": opened.skipped,
-        "load_ms": opened.load_ms,
+        "identity": trained.identity,
+        "skipped": opened[FULL].skipped,
+        "load_ms": opened[FULL].load_ms,
         "summary": summarise(rows),
+        "variants": {
+            form: {"load_ms": opened[form].load_ms, **summarise(rows, form)} for form in files if form != FULL
+        },
         "rows": rows,
     }
-    write(report, file, folder)
+    write(report, onnx.parent.name, folder)
     return report
 
 
@@ -76,9 +84,9 @@ def time_all(contestants: list[Contestant], settings: BenchmarkSettings) -> list
     return rows
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the best throughput of ONNX Runtime, its batch and provider, and that provider's p50 at batch 1."""
-    ours = [row for row in rows if row["runtime"] == "onnxruntime"]
+def summarise(rows: list[dict[str, Any]], form: str = FULL) -> dict[str, Any]:
+    """Return the best throughput of a form in ONNX Runtime, its batch and provider, and that one's p50 at batch 1."""
+    ours = [row for row in rows if row["runtime"] == "onnxruntime" and row["form"] == form]
     best = max(ours, key=lambda row: row["pictures_per_second"])
     single = [row["p50_ms"] for row in ours if row["provider"] == best["provider"] and row["batch"] == 1]
     return {
@@ -89,7 +97,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def write(report: dict[str, Any], file: Path, folder: Path) -> None:
+def write(report: dict[str, Any], model: str, folder: Path) -> None:
     """Write the report and its plot together, and print what a reader wants to know first."""
     hardware = report["hardware"]
     machine = (hardware["gpu"] or {}).get("name") or f"{hardware['cpu']}, {report['environment']['threads']} threads"
@@ -98,7 +106,7 @@ def write(report: dict[str, Any], file: Path, folder: Path) -> None:
         summary = report["summary"]
         short = {"onnx_p50_ms_batch1": "p50_ms_batch1", "onnx_pictures_per_second": "pictures_per_second_best"}
         write_json(partial / "metrics.json", {name: summary[key] for name, key in short.items()})
-        plot(report["rows"], f"{file.parent.parent.name} on {machine}", partial / "latency.png")
+        plot(report["rows"], f"{model} on {machine}", partial / "latency.png")
     for entry in report["skipped"]:
         print(f"skipped {entry['provider']}: {entry['reason']}; {entry['fix']}")
     for row in report["rows"]:
@@ -109,7 +117,7 @@ def as_line(row: dict[str, Any]) -> str:
     """Return one row as text, with a remark where something else used the machine."""
     remark = "  (contended)" if (row["contention"] or 1) > CONTENTION else ""
     return (
-        f"{row['runtime']:<11} {row['provider']:<24} batch {row['batch']:>4}: p50 {row['p50_ms']:>9.3f} ms, "
+        f"{row['runtime']:<11} {row['provider']:<24} {row['form']:<5} batch {row['batch']:>4}: p50 {row['p50_ms']:>9.3f} ms, "
         f"{row['pictures_per_second']:>9.1f} pictures/s, {row['runs']} runs{remark}"
     )
 

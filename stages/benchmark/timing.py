@@ -107,6 +107,7 @@ def report(row: Row) -> dict[str, Any]:
     return {
         "runtime": row.contestant.runtime,
         "provider": row.contestant.provider,
+        "form": row.contestant.form,
         "device": row.contestant.device,
         "batch": row.batch,
         "runs": len(times),

@@ -1,6 +1,7 @@
 """What an exported file says about itself: capabilities, the identity of its content, the recipe of its noise."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from stages.generators.interface import Capabilities
@@ -12,6 +13,19 @@ IDENTITY_KEYS = ("weights", "dataset", "settings")
 OUTPUT = "pictures"
 TOKENS = ("input_ids", "attention_mask")  # of a prompt
 NEGATIVE = "negative_"  # before the names of a negative prompt's tokens
+FULL = "model"  # the form of full precision; others are variants of it
+VARIANTS = ("fp16", "int8")
+
+
+def file_name(form: str) -> str:
+    """Return the name of the file of a form: full precision, or a variant."""
+    return f"{FULL}.onnx" if form == FULL else f"{FULL}-{form}.onnx"
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder by their form, full precision first; it need not be there."""
+    places = {form: folder / file_name(form) for form in (FULL, *VARIANTS)}
+    return {form: path for form, path in places.items() if form == FULL or path.exists()}
 
 
 def describe(

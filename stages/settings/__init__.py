@@ -15,13 +15,14 @@ from stages.settings.diffusion import DiffusionSettings
 from stages.settings.gans import GANS
 from stages.settings.models import Selected, TrainingSettings, load_preset
 from stages.settings.pictures import AlignSettings, DataSettings, EmojiSettings, FolderSettings, NormalizeSettings
-from stages.settings.results import BenchmarkSettings, EvaluateSettings, ExportSettings
+from stages.settings.results import BenchmarkSettings, CertifySettings, EvaluateSettings, ExportSettings
 
 __all__ = [
     "AlignSettings",
     "AugmentSettings",
     "AutoencoderSettings",
     "BenchmarkSettings",
+    "CertifySettings",
     "DataSettings",
     "EmojiSettings",
     "EvaluateSettings",
@@ -39,7 +40,18 @@ KINDS: dict[str, type[TrainingSettings]] = {
     "vae": VaeSettings,
 }
 LATENTS = "latents/"  # data of a model that learns from an autoencoder's latents
-STAGES = ("download", "align", "normalize", "augment", "autoencoder", "train", "evaluate", "export", "benchmark")
+STAGES = (
+    "download",
+    "align",
+    "normalize",
+    "augment",
+    "autoencoder",
+    "train",
+    "evaluate",
+    "export",
+    "certify",
+    "benchmark",
+)
 
 
 class Settings(Strict):
@@ -55,6 +67,7 @@ class Settings(Strict):
     autoencoders: dict[str, dict[str, Any]] = {}
     evaluate: EvaluateSettings
     export: ExportSettings
+    certify: CertifySettings
     benchmark: BenchmarkSettings
 
     @model_validator(mode="after")

@@ -72,11 +72,27 @@ class ExportSettings(Strict):
     """The ONNX file: opset and the largest absolute difference to torch that is allowed.
 
     `sampled_tolerance` is that of models that draw in steps, each of which carries the rounding of those before it.
+    `variants` are smaller forms of the file, written beside it.
     """
 
     opset: Annotated[int, Field(ge=18, le=22)]
     tolerance: Positive
     sampled_tolerance: Positive = 0.01
+    variants: list[Literal["fp16", "int8"]] = []
+
+
+class CertifySettings(Strict):
+    """What a file must keep of torch's pictures to be released; how, says the certificate of each file.
+
+    `count` pictures of each file are compared with torch's of the same latents. `fd_window` is the share by which the
+    Fréchet distance may differ, as in MLPerf Inference's rule for SDXL; `recall_window` what recall may lose; `psnr`
+    the dB that 95 % of pictures must reach, by file: model (full precision) and the variants.
+    """
+
+    count: Annotated[int, Field(ge=64, le=10**6)]
+    fd_window: Share
+    recall_window: Share
+    psnr: dict[Literal["model", "fp16", "int8"], Positive]
 
 
 class BenchmarkSettings(Strict):

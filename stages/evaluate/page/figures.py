@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.evaluate.page.svg import DASHES, LINE, MARKERS, SERIES, light_grid, new_figure, page_style, to_svg
+from stages.generators.onnx_metadata import FULL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -190,7 +191,8 @@ def runtime_name(row: dict[str, Any]) -> str:
     """Return what a row of benchmark.json timed, in words."""
     if row["runtime"] == "torch":
         return f"torch, {row['provider']}, {row['device'].upper()}"
-    return f"ONNX Runtime, {row['provider'].removesuffix('ExecutionProvider')}"
+    variant = "" if row.get("form", FULL) == FULL else f", {row['form']}"
+    return f"ONNX Runtime, {row['provider'].removesuffix('ExecutionProvider')}{variant}"
 
 
 def _both_logarithmic(axes: "Axes", batches: list[int], title: str) -> None:
