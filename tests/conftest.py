@@ -33,6 +33,7 @@ def tiny_params() -> dict[str, Any]:
     params["models"] = {"dcgan": tiny | pace}
     params["evaluate"] |= {"count": 64, "batch": 32, "kid_subset": 16, "kid_subsets": 10, "neighbours": 3}
     params["evaluate"] |= {"path_pairs": 4, "resamples": 100}
+    params["certify"] |= {"count": 64, "fd_window": 0.1}
     params["benchmark"] |= {"batches": [1, 4], "seconds": 0.2, "min_runs": 10}
     return params
 

@@ -3,7 +3,7 @@
 import copy
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,7 @@ class Opened:
     skipped: list[dict[str, str]]
 
 
-def open_providers(data: bytes, providers: list[str], policy: Policy) -> Opened:
+def open_providers(data: bytes, providers: Sequence[str], policy: Policy) -> Opened:
     """Open a file on each provider that runs all of its nodes.
 
     Raises:

@@ -39,8 +39,8 @@ def run(settings: BenchmarkSettings, weights: Path, onnx: Path, folder: Path) ->
     trained = load_trained(weights)
     for file in files.values():
         check_same_weights(OnnxGenerator(file), trained, file, weights)
-    policy, providers = Policy.of_environment(settings.threads), list(settings.providers)
-    opened = {form: open_providers(file.read_bytes(), providers, policy) for form, file in files.items()}
+    policy = Policy.of_environment(settings.threads)
+    opened = {form: open_providers(file.read_bytes(), settings.providers, policy) for form, file in files.items()}
     with torch_threads(policy.threads):
         environment = describe_environment(policy)
         rows = time_all(line_up(opened, trained), settings)
@@ -117,8 +117,8 @@ def as_line(row: dict[str, Any]) -> str:
     """Return one row as text, with a remark where something else used the machine."""
     remark = "  (contended)" if (row["contention"] or 1) > CONTENTION else ""
     return (
-        f"{row['runtime']:<11} {row['provider']:<24} {row['form']:<5} batch {row['batch']:>4}: p50 {row['p50_ms']:>9.3f} ms, "
-        f"{row['pictures_per_second']:>9.1f} pictures/s, {row['runs']} runs{remark}"
+        f"{row['runtime']:<11} {row['provider']:<24} {row['form']:<5} batch {row['batch']:>4}: "
+        f"p50 {row['p50_ms']:>9.3f} ms, {row['pictures_per_second']:>9.1f} pictures/s, {row['runs']} runs{remark}"
     )
 
 

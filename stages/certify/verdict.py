@@ -1,14 +1,11 @@
 """Whether a file may be released: a pure function of its figures, torch's, and the settings."""
 
-from typing import Any, Literal
+from typing import Any
 
 from stages.settings import CertifySettings
 
 
-Form = Literal["model", "fp16", "int8"]
-
-
-def failures(settings: CertifySettings, form: Form, figures: dict[str, Any], torch: dict[str, Any]) -> list[str]:
+def failures(settings: CertifySettings, form: str, figures: dict[str, Any], torch: dict[str, Any]) -> list[str]:
     """Return a line for each figure of a file that keeps it from being released; none: it passes.
 
     The window of the Fréchet distance lies on both sides, as in MLPerf Inference's rule for SDXL: another distance
@@ -26,7 +23,7 @@ def failures(settings: CertifySettings, form: Form, figures: dict[str, Any], tor
             f"recall {figures['recall']:.3f}; expected at least {torch['recall'] - settings.recall_window:.3f}, "
             f"torch's {torch['recall']:.3f} less certify.recall_window {settings.recall_window:g}"
         )
-    least = settings.psnr[form]
+    least = getattr(settings.psnr, form)
     if figures["psnr"]["p5"] < least:
         found.append(
             f"95 % of pictures reach {figures['psnr']['p5']:.1f} dB to torch's; certify.psnr.{form} asks for {least:g}"

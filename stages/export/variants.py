@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.errors import GateError
 from stages.export.graph import quiet
-from stages.export.lint import check, strip
+from stages.export.lint import check, mark_as_image, strip
 from stages.export.packing import pack, sign
 from stages.generators.interface import TorchGenerator
 from stages.generators.onnx_messages import messages
@@ -66,6 +66,7 @@ def build_variant(name: str, generator: TorchGenerator, data: bytes, opset: int,
     except Exception as error:
         raise GateError(f"the exported graph has no {name} variant: {' '.join(str(error).split())[:300]}") from error
     strip(model)
+    mark_as_image(model.graph.output[0])  # converters infer shapes anew, which keeps none of it
     sign(model)
     more = generator.metadata() | {"variant": name}
     onnx.helper.set_model_props(model, describe(generator.capabilities, generator.identity, more))

@@ -81,18 +81,26 @@ class ExportSettings(Strict):
     variants: list[Literal["fp16", "int8"]] = []
 
 
+class PsnrSettings(Strict):
+    """Decibels by form: the file of full precision, and the variants."""
+
+    model: Positive
+    fp16: Positive
+    int8: Positive
+
+
 class CertifySettings(Strict):
     """What a file must keep of torch's pictures to be released; how, says the certificate of each file.
 
     `count` pictures of each file are compared with torch's of the same latents. `fd_window` is the share by which the
     Fréchet distance may differ, as in MLPerf Inference's rule for SDXL; `recall_window` what recall may lose; `psnr`
-    the dB that 95 % of pictures must reach, by file: model (full precision) and the variants.
+    the dB that 95 % of pictures must reach, by form.
     """
 
     count: Annotated[int, Field(ge=64, le=10**6)]
     fd_window: Share
     recall_window: Share
-    psnr: dict[Literal["model", "fp16", "int8"], Positive]
+    psnr: PsnrSettings
 
 
 class BenchmarkSettings(Strict):

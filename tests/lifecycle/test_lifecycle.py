@@ -161,7 +161,7 @@ def test_flow_runs_just_the_changed_model_and_dvc_agrees(
     done = module("pipelines.flows", "lifecycle")
     assert done.returncode == 0, done.stdout + done.stderr
     log = done.stdout + done.stderr
-    for stage in ("train", "evaluate", "export", "benchmark"):
+    for stage in ("train", "evaluate", "export", "certify", "benchmark"):
         assert f"Task run '{stage}@dcgan' - Finished in state Completed" in log
     assert "Task run 'train@dcgan_bilinear'" not in log
     assert {name: sha256_file(project / f"models/{name}/onnx/model.onnx") for name in MODELS[1:]} == before

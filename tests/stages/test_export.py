@@ -40,7 +40,8 @@ def export_from_own_copy(sources: Path, workspace: Path, checkout: Path) -> byte
 def test_a_trained_model_becomes_one_file_with_its_proof(trained_workspace, run_stage):
     done = run_stage("export", "dcgan")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n") == 1
+    assert done.stdout.count("\n") == 3
+    assert "model-int8.onnx: it has no convolution but the last" in done.stdout
     assert not done.stderr
     parity = json.loads(PARITY.read_text())
     assert list(parity["max_abs_difference"]) == ["1", "2", "5"]
@@ -51,7 +52,10 @@ def test_a_trained_model_becomes_one_file_with_its_proof(trained_workspace, run_
     assert parity["ir_version"] == 10
     assert parity["inputs"] == [{"name": "latent", "shape": ["batch", 16], "dtype": "float32"}]
     assert parity["outputs"] == [{"name": "pictures", "shape": ["batch", 3, 16, 16], "dtype": "float32"}]
-    assert sorted(path.name for path in FILE.parent.iterdir()) == ["model.onnx", "parity.json"]
+    assert sorted(path.name for path in FILE.parent.iterdir()) == ["model-fp16.onnx", "model.onnx", "parity.json"]
+    half = parity["variants"]["fp16"]
+    assert half["sha256"] == sha256_file(FILE.with_name("model-fp16.onnx"))
+    assert half["inputs"] == parity["inputs"] and half["outputs"] == parity["outputs"]
 
 
 def test_file_and_training_agree_on_identity(exported):

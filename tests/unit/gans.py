@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from stages.generators.adversarial import AdversarialGenerator
 from stages.settings.gans import GANS, GanSettings
 from stages.settings.models import load_preset
 from stages.trainer.adversarial.adversaries import Adversaries
@@ -54,6 +55,15 @@ def game(
     classes = 0 if labels is None else int(labels.max()) + 1
     config = config_of(settings, resolution, classes)
     return Adversaries(config, settings, policy, world or World(Accelerator(cpu=True)), labels)
+
+
+def opened(preset: str, classes: int = 0, resolution: int = SIZE, **changes: Any) -> AdversarialGenerator:
+    """Return a tiny generator of a preset as it is shipped, with weights moved by chance."""
+    labels = np.arange(24) % classes if classes else None
+    settings = tiny(preset, **changes)
+    config = config_of(settings, resolution, classes) | {"identity": {"weights": "a" * 64, "dataset": "b" * 64}}
+    players = shaken(game(preset, labels, resolution=resolution, **changes))
+    return AdversarialGenerator(players.shipped({}), config)
 
 
 def pictures(count: int = 8, resolution: int = SIZE, seed: int = 1) -> Tensor:

@@ -118,14 +118,44 @@ def test_slow_calls_are_timed_in_short_blocks():
 
 def test_the_summary_is_of_onnxruntime_only():
     rows = [
-        {"runtime": "onnxruntime", "provider": "A", "batch": 1, "p50_ms": 3.0, "pictures_per_second": 300.0},
-        {"runtime": "onnxruntime", "provider": "B", "batch": 1, "p50_ms": 5.0, "pictures_per_second": 200.0},
-        {"runtime": "onnxruntime", "provider": "B", "batch": 8, "p50_ms": 9.0, "pictures_per_second": 800.0},
-        {"runtime": "torch", "provider": "eager", "batch": 8, "p50_ms": 1.0, "pictures_per_second": 9000.0},
+        {
+            "runtime": "onnxruntime",
+            "provider": "A",
+            "form": "model",
+            "batch": 1,
+            "p50_ms": 3.0,
+            "pictures_per_second": 300.0,
+        },
+        {
+            "runtime": "onnxruntime",
+            "provider": "B",
+            "form": "model",
+            "batch": 1,
+            "p50_ms": 5.0,
+            "pictures_per_second": 200.0,
+        },
+        {
+            "runtime": "onnxruntime",
+            "provider": "B",
+            "form": "model",
+            "batch": 8,
+            "p50_ms": 9.0,
+            "pictures_per_second": 800.0,
+        },
+        {
+            "runtime": "torch",
+            "provider": "eager",
+            "form": "model",
+            "batch": 8,
+            "p50_ms": 1.0,
+            "pictures_per_second": 9000.0,
+        },
     ]
+    rows.append({**rows[0], "form": "int8", "p50_ms": 1.0, "pictures_per_second": 9999.0})
     expected = {"p50_ms_batch1": 5.0, "pictures_per_second_best": 800.0, "best_batch": 8, "provider": "B"}
     assert summarise(rows) == expected
-    assert summarise(rows[2:])["p50_ms_batch1"] is None
+    assert summarise(rows[2:4])["p50_ms_batch1"] is None
+    assert summarise(rows, "int8")["pictures_per_second_best"] == 9999.0
 
 
 def test_threads_and_waiting_are_the_same_for_both_runtimes(monkeypatch):

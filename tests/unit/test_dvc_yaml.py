@@ -10,7 +10,7 @@ from stages.trainer.fingerprint import code_closure
 from stages.trainer.session import LEARNERS, SCORING
 from tests.conftest import ROOT
 
-PER_MODEL = ("train", "evaluate", "export", "benchmark")
+PER_MODEL = ("train", "evaluate", "export", "certify", "benchmark")
 CASES = [(name, "dcgan") for name in STAGES] + [(name, family) for family in KINDS for name in PER_MODEL]
 
 

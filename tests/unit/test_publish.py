@@ -97,6 +97,13 @@ def write_onnx(weights: str = "w1") -> None:
     write_json(path.with_name("parity.json"), parity)
 
 
+def write_certificate(weights: str = "w1") -> None:
+    entry = {"passed": True, "fd": 12.6, "recall": 0.2, "max_abs_error": 1e-6, "bytes": 9, "psnr": {"p5": 99.0}}
+    files = {"model": entry, "fp16": entry | {"fd": 12.7}, "int8": entry | {"passed": False}}
+    write_json(FOLDER / "certificate" / "certificate.json", {"files": files, "identity": {"weights": weights}})
+    Image.new("RGB", (16, 16)).save(FOLDER / "certificate" / "differences.png")
+
+
 def write_benchmark(weights: str = "w1") -> None:
     row = {"batch": 1, "p50_ms": 1.5, "p95_ms": 2.0, "p99_ms": 3.0, "pictures_per_second": 600.0}
     contestants = [("onnxruntime", "CPUExecutionProvider"), ("torch", "eager")]
@@ -113,6 +120,7 @@ def finished(empty_workspace: Path, empty_database: None, monkeypatch: pytest.Mo
     write_training()
     write_scores()
     write_onnx()
+    write_certificate()
     write_benchmark()
     return load_settings()
 
@@ -212,17 +220,29 @@ def test_new_score_is_added_and_shown(finished: Settings) -> None:
     assert rows("SELECT value FROM latest_metrics WHERE key = 'fd_efficientnet_lite0'") == [(11.0,)]
 
 
-WRITERS: dict[str, Callable[..., None]] = {"scores": write_scores, "parity": write_onnx, "benchmark": write_benchmark}
+WRITERS: dict[str, Callable[..., None]] = {
+    "scores": write_scores,
+    "parity": write_onnx,
+    "certificate": write_certificate,
+    "benchmark": write_benchmark,
+}
 FIGURES = {
     "scores": "fd_efficientnet_lite0",
     "parity": "onnx_max_abs_difference",
+    "certificate": "certificate_fp16_fd",
     "benchmark": "onnx_cpu_batch1_p50_ms",
 }
 FILES = {
     "scores": {"scores.json", "samples.png", "report.html", "walk.mp4"},
     "parity": {"parity.json", "model.onnx"},
+    "certificate": {"certificate.json", "differences.png"},
     "benchmark": {"benchmark.json", "latency.png"},
 }
+
+
+def test_forms_that_passed_are_a_tag(finished: Settings) -> None:
+    publish_all(finished, print)
+    assert rows("SELECT value FROM tags WHERE key = 'onnx.certified'") == [("model, fp16",)]
 
 
 @pytest.mark.parametrize("piece", list(WRITERS))
@@ -256,7 +276,7 @@ def test_table_shows_no_piece_of_other_weights(finished: Settings, capsys: pytes
     assert "1.50" not in after
     assert "model.onnx" not in after
     assert "samples.png" not in after
-    assert "scores and parity and benchmark of other weights" in after
+    assert "scores and parity and certificate and benchmark of other weights" in after
 
 
 def test_model_that_is_refused_does_not_keep_others_from_being_published(finished: Settings, edit_params) -> None:
