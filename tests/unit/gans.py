@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from stages.generators.adversarial import AdversarialGenerator
+from stages.networks.contract import GeneratorNetwork
 from stages.settings.gans import GANS, GanSettings
 from stages.settings.models import load_preset
 from stages.trainer.adversarial.adversaries import Adversaries
@@ -63,7 +64,9 @@ def opened(preset: str, classes: int = 0, resolution: int = SIZE, **changes: Any
     settings = tiny(preset, **changes)
     config = config_of(settings, resolution, classes) | {"identity": {"weights": "a" * 64, "dataset": "b" * 64}}
     players = shaken(game(preset, labels, resolution=resolution, **changes))
-    return AdversarialGenerator(players.shipped({}), config)
+    network = players.shipped({})
+    assert isinstance(network, GeneratorNetwork)
+    return AdversarialGenerator(network, config)
 
 
 def pictures(count: int = 8, resolution: int = SIZE, seed: int = 1) -> Tensor:

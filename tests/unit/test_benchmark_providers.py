@@ -190,10 +190,12 @@ def test_onnxruntime_itself_is_caught_when_it_falls_back(data, capfd):
 
 
 def test_both_runtimes_draw_on_the_same_device(trained, data):
-    contestants = line_up(open_providers(data, [CPU], POLICY), trained)
-    assert [(c.runtime, c.provider, c.device) for c in contestants] == [
-        ("onnxruntime", CPU, "cpu"),
-        ("torch", "eager", "cpu"),
+    opened = open_providers(data, [CPU], POLICY)
+    contestants = line_up({"model": opened, "fp16": opened}, trained)
+    assert [(c.runtime, c.provider, c.device, c.form) for c in contestants] == [
+        ("onnxruntime", CPU, "cpu", "model"),
+        ("onnxruntime", CPU, "cpu", "fp16"),
+        ("torch", "eager", "cpu", "model"),
     ]
     for contestant in contestants:
         contestant.prepare(3)()

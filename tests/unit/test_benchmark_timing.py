@@ -171,7 +171,8 @@ def test_the_plot_is_a_picture_with_all_runtimes(tmp_path):
     series = dict(by_contestant(rows))
     assert list(series) == ["ONNX Runtime, CPU", "torch, eager, CPU"]
     assert [row["batch"] for row in series["torch, eager, CPU"]] == [1, 4, 16]
-    assert label("onnxruntime", "CUDAExecutionProvider", "cuda") == "ONNX Runtime, CUDA"
+    assert label("onnxruntime", "CUDAExecutionProvider", "cuda", "model") == "ONNX Runtime, CUDA"
+    assert label("onnxruntime", "CPUExecutionProvider", "cpu", "int8") == "ONNX Runtime, CPU, int8"
     plot(rows, "a model", tmp_path / "latency.png")
     image = Image.open(tmp_path / "latency.png").convert("RGB")
     assert image.width > 1000

@@ -57,14 +57,14 @@ def test_a_variant_takes_and_gives_what_the_file_does_and_is_smaller(resized, da
 
 
 def test_half_precision_keeps_no_weight_in_full(resized, data):
-    variant = build_variants(resized, data, OPSET, ["fp16"])["fp16"]
-    weights = onnx.load_model_from_string(variant.data).graph.initializer
+    half = build_variants(resized, data, OPSET, ["fp16"])["fp16"].data or b""
+    weights = onnx.load_model_from_string(half).graph.initializer
     assert {weight.data_type for weight in weights if weight.name.endswith("weight")} == {TensorProto.FLOAT16}
 
 
 def test_convolutions_have_8_bits_but_for_the_one_that_makes_pictures(resized, data):
-    variant = build_variants(resized, data, OPSET, ["int8"])["int8"]
-    graph = onnx.load_model_from_string(variant.data).graph
+    eight_bits = build_variants(resized, data, OPSET, ["int8"])["int8"].data or b""
+    graph = onnx.load_model_from_string(eight_bits).graph
     made_by = {name: node for node in graph.node for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     eight = [made_by.get(node.input[1]) is not None for node in convolutions]
@@ -76,7 +76,7 @@ def test_convolutions_have_8_bits_but_for_the_one_that_makes_pictures(resized, d
 def test_bytes_depend_on_content_alone(resized, data):
     one, other = (build_variants(resized, data, OPSET, FORMS) for _ in range(2))
     assert [one[form].data for form in FORMS] == [other[form].data for form in FORMS]
-    assert b"/tmp" not in one["int8"].data
+    assert b"/tmp" not in (one["int8"].data or b"/tmp")
 
 
 def test_transposed_convolutions_have_no_8_bit_form_and_the_reason_is_told():
