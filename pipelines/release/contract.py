@@ -37,7 +37,7 @@ def _about(name: str, capabilities: Capabilities) -> dict[str, Any]:
         what = "what guidance leads away from" if name.startswith(NEGATIVE) else "the prompt"
         meaning = f"{name.removeprefix(NEGATIVE)} of {what}, by the tokenizer in the file's metadata"
         return {"range": [0, 1 if name.endswith(TOKENS[1]) else None], "meaning": meaning}
-    found = {
+    found: dict[str, dict[str, Any]] = {
         "latent": {"range": [None, None], "meaning": "standard normal noise, one row per picture, by `noise.recipe`"},
         "label": {
             "range": [-1 if classless else 0, last],

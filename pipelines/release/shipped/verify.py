@@ -154,9 +154,8 @@ def identity_of(metadata: dict[str, str]) -> dict[str, str]:
 def metadata_of(data: bytes) -> dict[str, str]:
     """Return an ONNX file's metadata without onnx; {} for bytes that are no such file."""
     try:
-        pairs = [
-            dict(fields_of(data, *span)) for number, span in fields_of(data, 0, len(data)) if number == METADATA_FIELD
-        ]
+        places = [place for number, place in fields_of(data, 0, len(data)) if number == METADATA_FIELD]
+        pairs = [dict(fields_of(data, *place)) for place in places]
         return {data[slice(*pair[1])].decode(): data[slice(*pair[2])].decode() for pair in pairs}
     except (IndexError, ValueError, KeyError):
         return {}
@@ -234,7 +233,7 @@ def compare_golden(model: Path, file: Path, seeds: list[int], provider: str, tol
     for seed, difference in zip(seeds, differences, strict=True):
         if not difference <= tolerance:  # not a number is none that agrees
             found.problems.append(
-                f"the golden picture of seed {seed} differs by {difference:.2e}; {provider} may differ by {tolerance:.0e}"
+                f"the golden picture of seed {seed} differs by {difference:.2e}; {provider} may by {tolerance:.0e}"
             )
     found.notes.append(
         f"{len(seeds)} golden pictures redrawn with {provider}: they differ by at most {max(differences):.1e} "
