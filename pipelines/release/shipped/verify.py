@@ -156,7 +156,7 @@ def metadata_of(data: bytes) -> dict[str, str]:
     try:
         places = [place for number, place in fields_of(data, 0, len(data)) if number == METADATA_FIELD]
         pairs = [dict(fields_of(data, *place)) for place in places]
-        return {data[slice(*pair[1])].decode(): data[slice(*pair[2])].decode() for pair in pairs}
+        return {data[slice(*pair[1])].decode(): data[slice(*pair.get(2, (0, 0)))].decode() for pair in pairs}
     except (IndexError, ValueError, KeyError):
         return {}
 
