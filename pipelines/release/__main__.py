@@ -38,7 +38,8 @@ def work(given: argparse.Namespace) -> int:
     if given.compare:
         from pipelines.release.drift import compare, told
 
-        found = compare(given.out / given.name, *given.compare, given.count)
+        one, other = given.compare
+        found = compare(given.out / given.name, one, other, given.count)
         print(told(found, given.json), flush=True)
         return 0
     from pipelines.release.assemble import release

@@ -29,8 +29,8 @@ def tiny_model(seed: int, classes: int = 3) -> tuple[bytes, dict[str, Any]]:
     return build(AdversarialGenerator(build_generator(config), config | {"identity": identity}), 20)
 
 
-def make_release(folder: Path, seed: int = 1, classes: int = 3, signer: Signer | None = None) -> Path:
-    """Write a sealed release whose record holds what its scripts read."""
+def make_release(folder: Path, seed: int = 1, classes: int = 3, signer: Signer | None = None, **claims: Any) -> Path:
+    """Write a sealed release whose record holds what its scripts and `pipelines.trace` read; `claims` replace parts."""
     folder.mkdir(parents=True)
     data, parity = tiny_model(seed, classes)
     (folder / "model.onnx").write_bytes(data)
@@ -41,11 +41,18 @@ def make_release(folder: Path, seed: int = 1, classes: int = 3, signer: Signer |
         "format": 1,
         "name": "tiny",
         "version": folder.name,
+        "created": "2026-01-02T03:04:05Z",
+        "scores": {"scores": {"fd_domain": 12.5, "kid_se_domain": 0.001}},
+        "commit": {"commit": None, "dirty": None},
+        "training": {"fingerprint": "f" * 16, "git": {"commit": None, "dirty": None}, "kimg": 1.5},
+        "mlflow": None,
+        "dvc": {},
         "model": {"file": "model.onnx", "sha256": parity["sha256"], "identity": generator.identity},
         "contract": contract_of(generator.capabilities, parity, defaults_of(generator)),
         "golden": write_golden(generator, folder, 1e-4),
         "samples": write_samples(generator, folder),
     }
+    record |= claims
     (folder / ATTRIBUTION).write_text("pictures of the tests\n")
     seal(folder, record, signer)
     return folder

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pipelines.release.shipped.verify import check, metadata_of
-from stages.storage import write_json
+from stages.storage import sha256_file, write_json
 from tests.unit.release_folder import make_release, read_record, sum_anew, tiny_model
 
-Alter = Callable[[Path], None]
+Alter = Callable[[Path], object]
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,7 @@ def change_golden(folder: Path) -> None:
     values["pictures"][3] += 0.01
     np.savez(folder / "golden.npz", **values)
     record = read_record(folder)
-    sum_anew(folder)
-    sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
-    record["files"]["golden.npz"]["sha256"] = sums["golden.npz"]
+    record["files"]["golden.npz"]["sha256"] = sha256_file(folder / "golden.npz")
     write_json(folder / "release.json", record)
     sum_anew(folder)
 
@@ -111,7 +109,7 @@ ALTERATIONS: dict[str, tuple[Alter, list[str]]] = {
     "a missing file": (lambda folder: (folder / "generate.py").unlink(), ["generate.py is missing"]),
     "an extra file": (lambda folder: (folder / "more.txt").write_text("x"), ["more.txt is extra"]),
     "an extra file in a folder": (
-        lambda folder: (folder / "sub").mkdir() or (folder / "sub/more.txt").write_text("x"),
+        lambda folder: write_json(folder / "sub/more.txt", "x"),
         ["sub/more.txt is extra"],
     ),
     "a renamed file": (
