@@ -77,7 +77,7 @@ def fill(folder: Path, material: Material, record: dict[str, Any]) -> None:
     shutil.copyfile(material.model, folder / material.model.name)
     for name in SHIPPED_FILES:
         shutil.copyfile(SHIPPED / name, folder / name)
-    record["golden"] = write_golden(material.generator, folder, material.results.parity["tolerance"])
+    record["golden"] = write_golden(material.generator, folder)
     record["samples"] = write_samples(material.generator, folder)
     write_bytes(folder / ATTRIBUTION, attribution(record["data"]).encode())
     write_bytes(folder / CARD, write_card(record).encode())

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from stages.dataset import to_uint8
 from stages.storage import read_json, write_json
 from tests.conftest import copy_workspace
 from tests.stages.one_process import run_stages
@@ -231,6 +232,48 @@ def test_a_release_that_is_killed_leaves_no_half_one(results: Path):
     assert [path.name for path in Path("releases/plain").iterdir()] == [".1.0.0.partial"]
     assert front_door("release", "plain").returncode == 0
     assert [path.name for path in Path("releases/plain").iterdir()] == ["1.0.0"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_bare_environment_of_three_packages_does(received: Path, tmp_path: Path):
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "bare")], check=True)
+    python = tmp_path / "bare/bin/python"
+    done = subprocess.run([python, "-I", received / "verify.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "pictures were not redrawn: numpy and onnxruntime cannot be imported" in done.stdout
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", received / "requirements.txt"], check=True)
+    done = subprocess.run([python, "-I", received / "verify.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "8 golden pictures redrawn" in done.stdout
+    grid = tmp_path / "grid.png"
+    line = [python, "-I", received / "generate.py", "--seeds", "0-63", "--batch", "64", "--out", grid]
+    subprocess.run(list(map(str, line)), check=True)
+    drawn, samples = (np.asarray(Image.open(path), np.int16) for path in (grid, received / "samples.png"))
+    assert np.abs(drawn - samples).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not shutil.which("npm"), reason="there is no Node on this machine")
+def test_node_draws_the_golden_pictures(received: Path):
+    subprocess.run(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=received, check=True)
+    done = subprocess.run(
+        ["node", "generate.mjs", "--golden", "--out", "pictures"], cwd=received, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "they differ from golden.npz by at most" in done.stdout
+    with np.load(received / "golden.npz") as arrays:
+        golden = to_uint8(arrays["pictures"]).transpose(0, 2, 3, 1).astype(int)
+    assert np.abs(read(received / "pictures") - golden).max() <= 1
+    done = subprocess.run(
+        ["node", "generate.mjs", "--seeds", "3-5", "--out", "own"], cwd=received, capture_output=True, text=True
+    )
+    assert done.stdout == "3 pictures in own; these seeds are not those of generate.py\n"
+    assert len(read(received / "own")) == 3
+    refused = subprocess.run(["node", "generate.mjs", "--label", "dog"], cwd=received, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("generate: --label is dog; this model has ")
 
 
 def test_the_front_door_names_what_was_altered(received: Path):

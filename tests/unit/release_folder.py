@@ -49,7 +49,7 @@ def make_release(folder: Path, seed: int = 1, classes: int = 3, signer: Signer |
         "dvc": {},
         "model": {"file": "model.onnx", "sha256": parity["sha256"], "identity": generator.identity},
         "contract": contract_of(generator.capabilities, parity, defaults_of(generator)),
-        "golden": write_golden(generator, folder, 1e-4),
+        "golden": write_golden(generator, folder),
         "samples": write_samples(generator, folder),
     }
     record |= claims
