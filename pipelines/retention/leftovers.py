@@ -8,7 +8,7 @@ from pipelines.retention.superseded import HOUR, Finding, Superseded, age, bytes
 from pipelines.retention.workspaces import at_work
 from stages.process import WORK
 
-PLACES = (Path("data"), Path("models"), WORK)
+PLACES = (Path("data"), Path("models"), Path("releases"), WORK)
 PATTERN = ".*.partial"
 
 

@@ -3,6 +3,7 @@
 The tests share one project and follow one another, since a whole run takes a minute.
 """
 
+import json
 import re
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.release.locked import OF_MODEL
 from stages.storage import read_json, sha256_file
 from tests.conftest import tiny_params
 from tests.lifecycle.project import RUN_SECONDS, Run, assert_current, make_project, processes_of, runner_in, set_params
@@ -128,6 +130,31 @@ def test_mlflow_shows_the_run_of_each_model(finished: subprocess.CompletedProces
         assert latest["onnx_cpu_batch1_p50_ms"] > 0
         logged = {sha256_file(path) for path in (project / "mlartifacts").rglob("model.onnx")}
         assert sha256_file(project / f"models/{name}/onnx/model.onnx") in logged
+
+
+def test_a_release_names_the_run_and_is_traced_to_dvc_and_git(
+    finished: subprocess.CompletedProcess, module: Run, project: Path
+) -> None:
+    done = module("pipelines.release", "dcgan")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("releases/dcgan/1.0.0: whole; ")
+    record = read_json(project / "releases/dcgan/1.0.0/release.json")
+    (run,) = runs_of(project, "dcgan")
+    assert record["mlflow"]["run_id"] == run
+    models = rows(project, f"SELECT model_id FROM logged_models WHERE source_run_id = '{run}'")
+    assert models == [(record["mlflow"]["model_id"],)]
+    stages = ["download", "align", "normalize", "augment", *(f"{stage}@dcgan" for stage in OF_MODEL)]
+    assert list(record["dvc"]) == stages
+    assert record["training"]["git"]["commit"] == record["commit"]["commit"]
+    traced = module("pipelines.trace", "releases/dcgan/1.0.0/model.onnx", "--json")
+    outcomes = [(check["claim"], check["outcome"]) for check in json.loads(traced.stdout)["checks"]]
+    assert [claim for claim, _ in outcomes] == ["release", "release", "models", "dvc", "dvc", "git", "git"]
+    # DVC wrote dvc.lock after the commit, so the commit has none
+    assert [outcome for _, outcome in outcomes] == ["agrees"] * 4 + ["unknown"] + ["agrees"] * 2
+    assert module("pipelines.verify", "releases/dcgan/1.0.0").returncode == 0
+    assert_current(module)
+    line = ["git", "status", "--porcelain"]
+    assert "releases" not in subprocess.run(line, cwd=project, capture_output=True, text=True).stdout
 
 
 def test_dead_prefect_server_is_one_line(finished: subprocess.CompletedProcess, module: Run) -> None:

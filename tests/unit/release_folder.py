@@ -1,0 +1,71 @@
+"""A sealed release of a tiny conditional StyleGAN2, without the stages before it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.release.assemble import SHIPPED, SHIPPED_FILES, seal
+from pipelines.release.contract import contract_of
+from pipelines.release.licences import ATTRIBUTION
+from pipelines.release.pictures import defaults_of, write_golden, write_samples
+from pipelines.release.signing import Signer
+from stages.export.run import build
+from stages.generators.adversarial import AdversarialGenerator
+from stages.generators.onnx_file import OnnxGenerator
+from stages.networks.stylegan2 import build_generator
+from tests.unit.gans import config_of, tiny
+
+DATASET, SETTINGS = "b" * 64, "c" * 64
+
+
+def tiny_model(seed: int, classes: int = 3) -> tuple[bytes, dict[str, Any]]:
+    """Return an ONNX file's bytes and their parity record; another seed is another model with the same contract."""
+    torch.manual_seed(seed)
+    config = config_of(tiny("stylegan2", condition="class" if classes else "none"), classes=classes)
+    identity = {"weights": f"{seed}" * 64, "dataset": DATASET, "settings": SETTINGS}
+    return build(AdversarialGenerator(build_generator(config), config | {"identity": identity}), 20)
+
+
+def make_release(folder: Path, seed: int = 1, classes: int = 3, signer: Signer | None = None, **claims: Any) -> Path:
+    """Write a sealed release whose record holds what its scripts and `pipelines.trace` read; `claims` replace parts."""
+    folder.mkdir(parents=True)
+    data, parity = tiny_model(seed, classes)
+    (folder / "model.onnx").write_bytes(data)
+    generator = OnnxGenerator(folder / "model.onnx")
+    for name in SHIPPED_FILES:
+        shutil.copy(SHIPPED / name, folder / name)
+    record: dict[str, Any] = {
+        "format": 1,
+        "name": "tiny",
+        "version": folder.name,
+        "created": "2026-01-02T03:04:05Z",
+        "scores": {"scores": {"fd_domain": 12.5, "kid_se_domain": 0.001}},
+        "commit": {"commit": None, "dirty": None},
+        "training": {"fingerprint": "f" * 16, "git": {"commit": None, "dirty": None}, "kimg": 1.5},
+        "mlflow": None,
+        "dvc": {},
+        "model": {"file": "model.onnx", "sha256": parity["sha256"], "identity": generator.identity},
+        "contract": contract_of(generator.capabilities, parity, defaults_of(generator)),
+        "golden": write_golden(generator, folder),
+        "samples": write_samples(generator, folder),
+    }
+    record |= claims
+    (folder / ATTRIBUTION).write_text("pictures of the tests\n")
+    seal(folder, record, signer)
+    return folder
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what release.json holds."""
+    return dict(json.loads((folder / "release.json").read_text()))
+
+
+def sum_anew(folder: Path) -> None:
+    """Make SHA256SUMS of the files as they are, as `sha256sum` would."""
+    from stages.storage import sha256_file
+
+    names = sorted(path.name for path in folder.iterdir() if path.name not in ("SHA256SUMS", "SHA256SUMS.sig"))
+    (folder / "SHA256SUMS").write_text("".join(f"{sha256_file(folder / name)}  {name}\n" for name in names))
