@@ -102,7 +102,7 @@ def release_of(path: Path, found: Trace) -> dict[str, Any] | None:
         }
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"{beside} is no release's record ({type(error).__name__}: {error})") from error
-    if model["sha256"] != found.sha256:
+    if found.sha256 not in {model["sha256"], *(each["sha256"] for each in record["variants"].values())}:
         found.check("release", DIFFERS, f"{beside} is of a file with sha256 {model['sha256'][:SHOWN]}, not of this one")
         return None
     same = model["identity"] == found.identity
@@ -127,7 +127,7 @@ def check_sums(record: Path, found: Trace) -> None:
 
 def check_models(found: Trace, name: str | None) -> None:
     """Look for the file among the models here: the same bytes, or at least the same weights."""
-    files = [MODELS / name / "onnx" / "model.onnx"] if name else sorted(MODELS.glob("*/onnx/model.onnx"))
+    files = sorted(MODELS.glob(f"{name or '*'}/onnx/model*.onnx"))
     there = [file for file in files if file.exists()]
     for file in there:
         if sha256_file(file) == found.sha256:
@@ -137,7 +137,7 @@ def check_models(found: Trace, name: str | None) -> None:
             return found.check("models", DIFFERS, f"{file} is of the same weights, exported otherwise")
     if name is None:
         return found.check("models", UNKNOWN, f"none of {len(there)} models here is this file or has its weights")
-    about = f"{MODELS / name} holds another model now" if there else f"{files[0]} is not here"
+    about = f"{MODELS / name} holds another model now" if there else f"{MODELS / name / 'onnx'} holds no file"
     return found.check("models", DIFFERS if there else UNKNOWN, about)
 
 

@@ -9,7 +9,7 @@ from pipelines.release.card import CARD, write_card
 from pipelines.release.contract import differences
 from pipelines.release.licences import ATTRIBUTION, attribution
 from pipelines.release.material import Material, gather
-from pipelines.release.pictures import write_golden, write_samples
+from pipelines.release.pictures import golden_psnr, write_golden, write_samples
 from pipelines.release.published import published_as
 from pipelines.release.record import contract_in, describe
 from pipelines.release.shipped.verify import RECORD, SIGNATURE, SUMS, check
@@ -17,6 +17,7 @@ from pipelines.release.signing import Signer
 from pipelines.release.version import Version, choose, released
 from pipelines.results import read_results
 from stages.errors import GateError, InputError
+from stages.generators.onnx_file import OnnxGenerator
 from stages.process import stage_lock
 from stages.progress import progress_bar
 from stages.storage import read_json, sha256_file, whole_folder, write_bytes, write_json
@@ -74,10 +75,13 @@ def last_release(folder: Path, contract: dict[str, Any]) -> tuple[Version | None
 
 def fill(folder: Path, material: Material, record: dict[str, Any]) -> None:
     """Write all files but release.json and the sums; the record learns of golden pictures and samples."""
-    shutil.copyfile(material.model, folder / material.model.name)
+    for file in (material.model, *material.variants.values()):
+        shutil.copyfile(file, folder / file.name)
     for name in SHIPPED_FILES:
         shutil.copyfile(SHIPPED / name, folder / name)
     record["golden"] = write_golden(material.generator, folder)
+    for form, file in material.variants.items():
+        record["variants"][form]["golden_psnr"] = golden_psnr(OnnxGenerator(file), material.generator)
     record["samples"] = write_samples(material.generator, folder)
     write_bytes(folder / ATTRIBUTION, attribution(record["data"]).encode())
     write_bytes(folder / CARD, write_card(record).encode())

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.release.licences import ATTRIBUTION
+from stages.generators.onnx_metadata import FULL
 
 CARD, TEMPLATE = "MODEL_CARD.md", Path(__file__).with_name("card.template.md")
 BETTER = {"fid": "less", "fd": "less", "kid": "less", "precision": "more", "recall": "more", "density": "more"}
@@ -24,6 +25,9 @@ def write_card(record: dict[str, Any]) -> str:
         "baselines": baseline_rows(record["scores"]),
         "memorisation": memorisation_lines(record["scores"]["memorisation"]),
         "speed": speed_rows(record["benchmark"]),
+        "forms": form_rows(record),
+        "torch_fd": number(record["certificate"]["torch"]["fd"]),
+        "torch_recall": number(record["certificate"]["torch"]["recall"]),
         "inputs": input_rows(record["contract"]),
         "classes": classes_line(record["contract"]["class_names"]),
         "licences": ", ".join(f"{name} ({count:,})" for name, count in record["data"]["licences"].items()),
@@ -119,12 +123,36 @@ def speed_rows(benchmark: dict[str, Any]) -> list[dict[str, str]]:
     """Return a row for each timing."""
     return [
         {
-            "runtime": f"{row['runtime']} {row['provider']}",
+            "runtime": f"{row['runtime']} {row['provider']}{'' if row['form'] == FULL else ', ' + row['form']}",
             "batch": str(row["batch"]),
             **{name: number(row[name]) for name in ("p50_ms", "p95_ms", "pictures_per_second")},
         }
         for row in benchmark["rows"]
     ]
+
+
+def form_rows(record: dict[str, Any]) -> list[dict[str, str]]:
+    """Return a row for each file, those that were left out as well: size, difference to torch, scores, verdict."""
+    certificate, rows = record["certificate"], []
+    for form, entry in certificate["files"].items():
+        passed = "in this release" if entry["passed"] else f"not released: {'; '.join(entry['failures'])}"
+        figures = {key: number(entry[key]) for key in ("fd", "recall")}
+        low = number(entry["psnr"]["p5"])
+        rows.append({"file": entry["file"], "megabytes": f"{entry['bytes'] / 1e6:.1f}", "psnr": low, **figures})
+        rows[-1] |= {"speed": number_or_dash(batch_of_one(record["benchmark"], form)), "verdict": passed}
+    return rows
+
+
+def batch_of_one(benchmark: dict[str, Any], form: str) -> float | None:
+    """Return a form's p50 at batch 1 in milliseconds, on the provider of its summary; None where it was not timed."""
+    summary = benchmark["summary"] if form == FULL else benchmark.get("variants", {}).get(form, {})
+    found: float | None = summary.get("p50_ms_batch1")
+    return found
+
+
+def number_or_dash(value: float | None) -> str:
+    """Return a number as text, a dash for none."""
+    return "-" if value is None else number(value)
 
 
 def input_rows(contract: dict[str, Any]) -> list[dict[str, str]]:

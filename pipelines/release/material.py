@@ -10,11 +10,12 @@ from stages.dataset import ImageDataset
 from stages.errors import GateError, InputError
 from stages.generators.loading import MODELS, check_weights
 from stages.generators.onnx_file import OnnxGenerator
+from stages.generators.onnx_metadata import FULL, file_name
 from stages.process import MODEL_NAME
 from stages.storage import read_json, sha256_file
 
 IMAGES, LOCK = Path("data/images"), Path("dvc.lock")
-STAGE_OF = {"scores": "evaluate", "parity": "export", "benchmark": "benchmark"}
+STAGE_OF = {"scores": "evaluate", "parity": "export", "certificate": "certify", "benchmark": "benchmark"}
 SHOWN = 12  # digits of a hash in a message
 
 
@@ -31,6 +32,17 @@ class Material:
     def model(self) -> Path:
         """The ONNX file."""
         return self.generator.path
+
+    @property
+    def variants(self) -> dict[str, Path]:
+        """The smaller files that were certified, by form."""
+        certified = self.results.certificate["files"]
+        return {form: self.model.with_name(file_name(form)) for form in certified if is_released(certified, form)}
+
+
+def is_released(certified: dict[str, Any], form: str) -> bool:
+    """Return whether a form is a variant that passed."""
+    return form != FULL and bool(certified[form]["passed"])
 
 
 def gather(name: str) -> Material:
@@ -49,6 +61,7 @@ def gather(name: str) -> Material:
     results = read_results(name)
     check_pieces(results)
     generator = OnnxGenerator(check_onnx(results))
+    check_certificate(results)
     dataset = ImageDataset(IMAGES)
     check_dataset(dataset, generator.identity["dataset"], name)
     locked = locked_outputs(LOCK, name)
@@ -57,7 +70,7 @@ def gather(name: str) -> Material:
 
 
 def check_pieces(results: Results) -> None:
-    """Make sure that scores, parity and benchmark are there and of the present weights.
+    """Make sure that scores, parity, certificate and benchmark are there and of the present weights.
 
     Raises:
         InputError: one is not, or the weights are not those that their config names.
@@ -90,6 +103,24 @@ def check_onnx(results: Results) -> Path:
             f"export@{results.name}`"
         )
     return path
+
+
+def check_certificate(results: Results) -> None:
+    """Make sure that the certificate is of the files that are here.
+
+    Raises:
+        GateError: a file is another one than was certified, or the one of full precision failed.
+    """
+    for form, entry in results.certificate["files"].items():
+        path = results.folder / "onnx" / entry["file"]
+        found = sha256_file(path) if path.exists() else "none, since it is not there"
+        if found != entry["sha256"]:
+            raise GateError(
+                f"{path} has sha256 {found[:SHOWN]}, {PIECES['certificate']} is of {entry['sha256'][:SHOWN]}; run "
+                f"`dvc repro certify@{results.name}`"
+            )
+        if form == FULL and not entry["passed"]:
+            raise GateError(f"{path} must not be released: {'; '.join(entry['failures'])}")
 
 
 def check_dataset(dataset: ImageDataset, expected: str, name: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.certify.drawing import LEAST_ERROR, RANGE
 from stages.generators.drawing import pixels
 from stages.generators.interface import ANYTHING, Capabilities
 from stages.generators.onnx_file import OnnxGenerator
@@ -15,6 +16,7 @@ from stages.storage import write_bytes
 
 GOLDEN, SAMPLES = "golden.npz", "samples.png"
 GOLDEN_SEEDS, SAMPLE_SEEDS = range(8), range(64)
+SPARE_DECIBELS = 4  # an error 1.6 times as large
 TOLERANCE = {CPU: 1e-4, CUDA: 1e-2}  # of models that draw in one pass
 STEPPED_TOLERANCE = {CPU: 1e-3, CUDA: 5e-2}
 WHY = (
@@ -44,6 +46,17 @@ def write_golden(generator: OnnxGenerator, folder: Path) -> dict[str, Any]:
         "tolerance": STEPPED_TOLERANCE if generator.capabilities.steps else TOLERANCE,
         "tolerance_meaning": WHY,
     }
+
+
+def golden_psnr(variant: OnnxGenerator, generator: OnnxGenerator) -> float:
+    """Return the dB that each golden picture of a variant must reach to those of full precision: as here, less some.
+
+    Other processors multiply 8-bit numbers in other ways, which moves a picture by a part of what quantising does.
+    """
+    request = ANYTHING.request(generator.capabilities, GOLDEN_SEEDS)
+    difference = variant.generate(request).astype(np.float64) - generator.generate(request)
+    error = np.maximum((difference**2).mean(axis=(1, 2, 3)), LEAST_ERROR)
+    return float(np.floor((10 * np.log10(RANGE**2 / error)).min() - SPARE_DECIBELS))
 
 
 def write_samples(generator: OnnxGenerator, folder: Path) -> dict[str, Any]:

@@ -44,11 +44,13 @@ TRAINED = (
     "finished",
     "versions",
 )
+CERTIFIED = ("provider", "count", "limits", "torch", "files", "left_out")
 DESCRIBED = ("source", "resolution", "channels", "pictures", "splits", "groups", "classes", "licences")
 PACKAGES = ("image-foundry", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "pillow", "torch", "diffusers")
 SCORES_MEANING = (
     "made from pictures of the torch weights with the recipes named here; the file's pictures differ from torch's on "
-    "the same inputs by at most parity.max_abs_difference (by batch size, values in [-1, 1])"
+    "the same inputs by at most parity.max_abs_difference (by batch size, values in [-1, 1]); `certificate` has the "
+    "scores of each file's own pictures"
 )
 
 
@@ -70,6 +72,8 @@ def describe(material: Material, version: str, contract: dict[str, Any]) -> dict
             "model": describe_model(material),
             "contract": contract,
             "scores": describe_scores(material),
+            "certificate": {key: results.certificate[key] for key in CERTIFIED},
+            "variants": describe_variants(material),
             "benchmark": results.benchmark,
             "data": describe_data(material),
             "training": describe_training(results.record),
@@ -94,6 +98,12 @@ def describe_model(material: Material) -> dict[str, Any]:
         "steps": generator.capabilities.steps,
         "identity": generator.identity,
     }
+
+
+def describe_variants(material: Material) -> dict[str, Any]:
+    """Return file, hash and size of each smaller file that is released."""
+    files = material.results.certificate["files"]
+    return {form: {key: files[form][key] for key in ("file", "sha256", "bytes")} for form in material.variants}
 
 
 def describe_scores(material: Material) -> dict[str, Any]:

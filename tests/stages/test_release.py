@@ -37,7 +37,7 @@ def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     params["evaluate"]["usefulness"]["seeds"] = 0
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    lines = [f"{stage} {name}" for name in MODELS for stage in ("train", "export", "evaluate", "benchmark")]
+    lines = [f"{stage} {name}" for name in MODELS for stage in ("train", "export", "evaluate", "certify", "benchmark")]
     for line, outcome in run_stages(folder, lines).items():
         assert outcome.code == 0, f"{line}: {outcome.err}"
     return folder

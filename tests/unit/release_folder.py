@@ -10,23 +10,36 @@ import torch
 from pipelines.release.assemble import SHIPPED, SHIPPED_FILES, seal
 from pipelines.release.contract import contract_of
 from pipelines.release.licences import ATTRIBUTION
-from pipelines.release.pictures import defaults_of, write_golden, write_samples
+from pipelines.release.pictures import defaults_of, golden_psnr, write_golden, write_samples
 from pipelines.release.signing import Signer
 from stages.export.run import build
+from stages.export.variants import build_variants
 from stages.generators.adversarial import AdversarialGenerator
 from stages.generators.onnx_file import OnnxGenerator
+from stages.generators.onnx_metadata import file_name
 from stages.networks.stylegan2 import build_generator
+from stages.storage import sha256_file
 from tests.unit.gans import config_of, tiny
 
 DATASET, SETTINGS = "b" * 64, "c" * 64
 
 
-def tiny_model(seed: int, classes: int = 3) -> tuple[bytes, dict[str, Any]]:
-    """Return an ONNX file's bytes and their parity record; another seed is another model with the same contract."""
+def tiny_generator(seed: int, classes: int = 3) -> AdversarialGenerator:
+    """Return a generator; another seed is another model with the same contract."""
     torch.manual_seed(seed)
     config = config_of(tiny("stylegan2", condition="class" if classes else "none"), classes=classes)
     identity = {"weights": f"{seed}" * 64, "dataset": DATASET, "settings": SETTINGS}
-    return build(AdversarialGenerator(build_generator(config), config | {"identity": identity}), 20)
+    return AdversarialGenerator(build_generator(config), config | {"identity": identity})
+
+
+def tiny_model(seed: int, classes: int = 3) -> tuple[bytes, dict[str, Any]]:
+    """Return an ONNX file's bytes and their parity record."""
+    return build(tiny_generator(seed, classes), 20)
+
+
+def tiny_variant(seed: int, data: bytes, classes: int = 3) -> bytes:
+    """Return the bytes of a file's half precision form."""
+    return build_variants(tiny_generator(seed, classes), data, 20, ["fp16"])["fp16"].data or b""
 
 
 def make_release(folder: Path, seed: int = 1, classes: int = 3, signer: Signer | None = None, **claims: Any) -> Path:
@@ -35,6 +48,9 @@ def make_release(folder: Path, seed: int = 1, classes: int = 3, signer: Signer |
     data, parity = tiny_model(seed, classes)
     (folder / "model.onnx").write_bytes(data)
     generator = OnnxGenerator(folder / "model.onnx")
+    half = folder / file_name("fp16")
+    half.write_bytes(tiny_variant(seed, data, classes))
+    psnr = golden_psnr(OnnxGenerator(half), generator)
     for name in SHIPPED_FILES:
         shutil.copy(SHIPPED / name, folder / name)
     record: dict[str, Any] = {
@@ -48,6 +64,7 @@ def make_release(folder: Path, seed: int = 1, classes: int = 3, signer: Signer |
         "mlflow": None,
         "dvc": {},
         "model": {"file": "model.onnx", "sha256": parity["sha256"], "identity": generator.identity},
+        "variants": {"fp16": {"file": half.name, "sha256": sha256_file(half), "golden_psnr": psnr}},
         "contract": contract_of(generator.capabilities, parity, defaults_of(generator)),
         "golden": write_golden(generator, folder),
         "samples": write_samples(generator, folder),
@@ -65,7 +82,5 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def sum_anew(folder: Path) -> None:
     """Make SHA256SUMS of the files as they are, as `sha256sum` would."""
-    from stages.storage import sha256_file
-
     names = sorted(path.name for path in folder.iterdir() if path.name not in ("SHA256SUMS", "SHA256SUMS.sig"))
     (folder / "SHA256SUMS").write_text("".join(f"{sha256_file(folder / name)}  {name}\n" for name in names))

@@ -56,6 +56,16 @@ def swap_and_list(folder: Path) -> None:
     sum_anew(folder)
 
 
+def swap_variant(folder: Path) -> None:
+    """Put half precision in place of full precision, listed everywhere."""
+    shutil.copy(folder / "model-fp16.onnx", folder / "model.onnx")
+    record = read_record(folder)
+    sha256 = sha256_file(folder / "model.onnx")
+    record["files"]["model.onnx"]["sha256"] = record["model"]["sha256"] = sha256
+    write_json(folder / "release.json", record)
+    sum_anew(folder)
+
+
 def change_golden(folder: Path) -> None:
     """Change one golden picture and list the file anew, as only a look at the picture can tell."""
     with np.load(folder / "golden.npz") as arrays:
@@ -105,6 +115,11 @@ ALTERATIONS: dict[str, tuple[Alter, list[str]]] = {
         ],
     ),
     "another model, listed anew": (swap_and_list, ["says that its weights are", "golden picture of seed 7 differs"]),
+    "a byte of a variant": (flip("model-fp16.onnx", -2000), ["model-fp16.onnx has changed"]),
+    "a variant in place of the model, listed anew": (
+        swap_variant,
+        ["model.onnx says that it is of fp16; release.json says full precision", "golden picture of seed 0 differs"],
+    ),
     "a golden picture, listed anew": (change_golden, ["golden picture of seed 3 differs by 1.00e-02"]),
     "a missing file": (lambda folder: (folder / "generate.py").unlink(), ["generate.py is missing"]),
     "an extra file": (lambda folder: (folder / "more.txt").write_text("x"), ["more.txt is extra"]),
@@ -132,8 +147,9 @@ ALTERATIONS: dict[str, tuple[Alter, list[str]]] = {
 def test_a_release_is_whole_as_it_was_made(folder: Path):
     found = check(folder)
     assert found.problems == []
-    assert "8 golden pictures redrawn with CPUExecutionProvider" in found.notes[0]
-    assert "not signed; hashes prove that nothing was altered since, not who made it" in found.notes[1]
+    assert "8 golden pictures redrawn by model.onnx with CPUExecutionProvider" in found.notes[0]
+    assert "8 golden pictures redrawn by model-fp16.onnx with CPUExecutionProvider" in found.notes[1]
+    assert "not signed; hashes prove that nothing was altered since, not who made it" in found.notes[2]
 
 
 @pytest.mark.parametrize("kind", ALTERATIONS)

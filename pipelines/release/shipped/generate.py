@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--label", metavar="CLASS", help="a class by its name (default: all in turn)")
     for name, text in OPTIONS.items():
         parser.add_argument(f"--{name}", type=float, help=text)
+    parser.add_argument("--model", default="model.onnx", help="a variant's file (default: model.onnx)")
     parser.add_argument("--batch", type=int, default=16, help="pictures at a time (default: 16)")
     parser.add_argument("--out", type=Path, required=True, help="a folder, or FILE.png for one picture or a grid")
     given = parser.parse_args()
@@ -61,7 +62,7 @@ def main() -> None:
     if given.batch < 1 or not seeds:
         sys.exit(f"generate: --batch {given.batch} of {len(seeds)} seeds draws nothing; expected 1 or more of both")
     inputs = inputs_of(contract, seeds, given)
-    session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(HERE / given.model, providers=["CPUExecutionProvider"])
     batches = [{k: v[at : at + given.batch] for k, v in inputs.items()} for at in range(0, len(seeds), given.batch)]
     drawn = np.concatenate([session.run(["pictures"], batch)[0] for batch in batches])
     pictures = np.clip(np.rint((drawn + 1) * 127.5), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)

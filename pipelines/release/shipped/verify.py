@@ -19,7 +19,9 @@ FORMAT = 1  # of release.json
 CHUNK = 1 << 20
 SHOWN = 12  # digits of a hash in a message
 METADATA_FIELD = 14  # of ONNX's ModelProto: pairs of texts
-IDENTITY = "image_foundry.identity."
+IDENTITY, VARIANT = "image_foundry.identity.", "image_foundry.variant"
+FULL = "full precision"  # of the model file; variants name themselves
+LEAST_ERROR = 1e-12  # mean squared, of pictures that are equal
 CPU = "CPUExecutionProvider"
 
 
@@ -50,7 +52,7 @@ def read_record(folder: Path, found: Findings) -> dict[str, Any]:
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if record["format"] == FORMAT:
-            for part in ("files", "model", "golden", "contract"):
+            for part in ("files", "model", "variants", "golden", "contract"):
                 record[part].items()
             return dict(record)
         found.problems.append(f"{RECORD} is of format {record['format']}; this script reads {FORMAT}")
@@ -131,19 +133,24 @@ def differs(is_: str, expected: str) -> str:
 
 
 def check_model(folder: Path, record: dict[str, Any], hashes: dict[str, str], found: Findings) -> None:
-    """Make sure that the model is the one that the record describes, by its hash and by what its metadata say."""
+    """Make sure that each model file is the one that the record describes, by its hash and by what its metadata say."""
     model = record["model"]
-    name = model["file"]
-    if name not in hashes:
-        return
-    if hashes[name] != model["sha256"]:
-        found.problems.append(f"{name} is not the model of this release: {differs(hashes[name], model['sha256'])}")
-    identity = identity_of(metadata_of((folder / name).read_bytes()))
-    for key, expected in model["identity"].items():
-        if identity.get(key) != expected:
-            found.problems.append(
-                f"{name} says that its {key} are {str(identity.get(key))[:SHOWN]}; {RECORD} names {expected[:SHOWN]}"
-            )
+    forms = {FULL: model, **record["variants"]}
+    for form, described in forms.items():
+        name = described["file"]
+        if name not in hashes:
+            continue
+        if hashes[name] != described["sha256"]:
+            about = differs(hashes[name], described["sha256"])
+            found.problems.append(f"{name} is not the model of this release: {about}")
+        told = metadata_of((folder / name).read_bytes())
+        identity = identity_of(told)
+        for key, expected in model["identity"].items():
+            if identity.get(key) != expected:
+                is_ = str(identity.get(key))[:SHOWN]
+                found.problems.append(f"{name} says that its {key} are {is_}; {RECORD} names {expected[:SHOWN]}")
+        if (is_ := told.get(VARIANT, FULL)) != form:
+            found.problems.append(f"{name} says that it is of {is_}; {RECORD} says {form}")
 
 
 def identity_of(metadata: dict[str, str]) -> dict[str, str]:
@@ -191,20 +198,28 @@ def varint(data: bytes, start: int) -> tuple[int, int]:
 
 
 def check_golden(folder: Path, record: dict[str, Any], hashes: dict[str, str], provider: str, found: Findings) -> None:
-    """Draw the golden pictures again and name each that differs by more than the provider's tolerance."""
-    golden, name = record["golden"], record["model"]["file"]
+    """Draw the golden pictures again and name each that differs by more than the provider or the variant may."""
+    golden = record["golden"]
     tolerance = golden["tolerance"].get(provider)
     missing = [package for package in ("numpy", "onnxruntime") if not importable(package)]
     if missing:
         found.notes.append(f"pictures were not redrawn: {' and '.join(missing)} cannot be imported")
-    elif tolerance is None:
+        return
+    if tolerance is None:
         found.problems.append(f"{provider} has no tolerance in {RECORD}; it has {', '.join(golden['tolerance'])}")
-    elif name in hashes and golden["file"] in hashes:
-        try:
-            compare_golden(folder / name, folder / golden["file"], golden["seeds"], provider, tolerance, found)
-        except Exception as error:  # whatever onnxruntime or numpy say of altered files is a finding
-            reason = " ".join(str(error).split())
-            found.problems.append(f"the golden pictures cannot be redrawn ({type(error).__name__}: {reason})")
+        return
+    files = {
+        record["model"]["file"]: None,
+        **{each["file"]: each["golden_psnr"] for each in record["variants"].values()},
+    }
+    for name, psnr in files.items():
+        if name in hashes and golden["file"] in hashes:
+            try:
+                drawn, expected = redraw(folder / name, folder / golden["file"], provider)
+                compare_golden(name, drawn, expected, golden["seeds"], provider, tolerance, psnr, found)
+            except Exception as error:  # whatever onnxruntime or numpy say of altered files is a finding
+                reason = " ".join(str(error).split())
+                found.problems.append(f"{name} cannot redraw the golden pictures ({type(error).__name__}: {reason})")
 
 
 def importable(package: str) -> bool:
@@ -216,8 +231,12 @@ def importable(package: str) -> bool:
     return True
 
 
-def compare_golden(model: Path, file: Path, seeds: list[int], provider: str, tolerance: float, found: Findings) -> None:
-    """Draw with one provider and compare; values lie in [-1, 1], and a difference is the largest of a picture."""
+def redraw(model: Path, file: Path, provider: str) -> tuple[Any, Any]:
+    """Return the pictures that a model draws for golden inputs with one provider, and the golden ones.
+
+    Raises:
+        RuntimeError: the provider does not run here.
+    """
     import numpy as np
     import onnxruntime
 
@@ -225,19 +244,39 @@ def compare_golden(model: Path, file: Path, seeds: list[int], provider: str, tol
         values = {name: arrays[name] for name in arrays.files}
     session = onnxruntime.InferenceSession(str(model), providers=[provider])
     if session.get_providers()[0] != provider:
-        found.problems.append(f"{provider} does not run here: onnxruntime took {session.get_providers()[0]} instead")
-        return
+        raise RuntimeError(f"{provider} does not run here: onnxruntime took {session.get_providers()[0]} instead")
     inputs = {entry.name: values[entry.name] for entry in session.get_inputs()}
-    drawn = session.run(["pictures"], inputs)[0]
-    differences = [float(np.abs(one - other).max()) for one, other in zip(drawn, values["pictures"], strict=True)]
-    for seed, difference in zip(seeds, differences, strict=True):
-        if not difference <= tolerance:  # not a number is none that agrees
-            found.problems.append(
-                f"the golden picture of seed {seed} differs by {difference:.2e}; {provider} may by {tolerance:.0e}"
-            )
+    return session.run(["pictures"], inputs)[0], values["pictures"]
+
+
+def compare_golden(
+    name: str,
+    drawn: Any,
+    expected: Any,
+    seeds: list[int],
+    provider: str,
+    tolerance: float,
+    psnr: float | None,
+    found: Findings,
+) -> None:
+    """Compare pictures in [-1, 1]: by the largest difference of each, or of a variant by its PSNR in dB."""
+    import numpy as np
+
+    differences = [one.astype(np.float64) - other for one, other in zip(drawn, expected, strict=True)]
+    largest = [float(np.abs(difference).max()) for difference in differences]
+    decibels = [float(10 * np.log10(4 / max((difference**2).mean(), LEAST_ERROR))) for difference in differences]
+    for seed, difference, ratio in zip(seeds, largest, decibels, strict=True):
+        if psnr is None and not difference <= tolerance:  # not a number is none that agrees
+            told = f"differs by {difference:.2e}; {provider} may by {tolerance:.0e}"
+        elif psnr is not None and not ratio >= psnr:
+            told = f"reaches {ratio:.1f} dB in {name}; it must reach {psnr:g}"
+        else:
+            continue
+        found.problems.append(f"the golden picture of seed {seed} {told}")
+    within = f"tolerance {tolerance:.0e}" if psnr is None else f"worst {min(decibels):.1f} dB of {psnr:g} allowed"
     found.notes.append(
-        f"{len(seeds)} golden pictures redrawn with {provider}: they differ by at most {max(differences):.1e} "
-        f"(tolerance {tolerance:.0e})"
+        f"{len(seeds)} golden pictures redrawn by {name} with {provider}: they differ by at most {max(largest):.1e} "
+        f"({within})"
     )
 
 
