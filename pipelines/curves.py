@@ -47,7 +47,7 @@ def tags_of(results: Results) -> dict[str, str]:
         "weights.sha256": results.weights,
         "onnx.sha256": results.parity.get("sha256"),
         "onnx.opset": results.parity.get("opset"),
-        "onnx.certified": ", ".join(certified(results)) if results.certificate else None,
+        "onnx.certified": ", ".join(results.certified) if results.certificate else None,
         "hardware.hash": results.benchmark.get("hardware_hash"),
         "dvc.lock.sha256": sha256_file(LOCK) if LOCK.exists() else None,
     }
@@ -91,11 +91,6 @@ def figures_of(results: Results) -> dict[str, float]:
     figures |= {f"training_{name}": record.get(name) for name in ("seconds", "cpu_seconds", "pictures_per_second")}
     figures |= {f"autoencoder_{name}": value for name, value in (record.get("autoencoder") or {}).items()}
     return {name: float(value) for name, value in figures.items() if _is_figure(value)}
-
-
-def certified(results: Results) -> list[str]:
-    """Return the forms of the ONNX file that passed: full precision, or a variant."""
-    return [form for form, entry in results.certificate.get("files", {}).items() if entry["passed"]]
 
 
 def _benchmark_figures(row: dict[str, Any]) -> dict[str, Any]:

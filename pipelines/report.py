@@ -106,12 +106,20 @@ def _number(value: float | None, digits: int, scale: float = 1.0) -> str:
     return ABSENT if value is None else f"{value * scale:.{digits}f}"
 
 
+def certified_line(result: Results) -> str:
+    """Return which forms of a model's file may be released, and why others may not."""
+    files, left_out = result.certificate["files"], result.certificate["left_out"]
+    others = {form: "; ".join(entry["failures"]) for form, entry in files.items() if not entry["passed"]} | left_out
+    return ", ".join(result.certified) + "".join(f"; not {form}: {why}" for form, why in others.items())
+
+
 def next_steps(results: list[Results]) -> str:
     """Return the lines that say where pictures, curves and files are and how to draw more."""
     sheets = [result.folder / "evaluation" / "samples.png" for result in results if result.scores]
     lines = [f"pictures   {path}" for path in sheets if path.exists()]
     files = [result.folder / "onnx" / "model.onnx" for result in results if result.parity]
     lines += [f"ONNX       {path}" for path in files if path.exists()]
+    lines += [f"certified  {result.name}: {certified_line(result)}" for result in results if result.certificate]
     reports = [result.folder / "evaluation" / "report.html" for result in results if result.scores]
     lines += [f"report     {path}" for path in reports if path.exists()]
     if COMPARISON.exists():

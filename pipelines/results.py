@@ -68,6 +68,11 @@ class Results:
         )
 
     @property
+    def certified(self) -> list[str]:
+        """The forms of the ONNX file that passed: full precision, or a variant."""
+        return [form for form, entry in self.certificate.get("files", {}).items() if entry["passed"]]
+
+    @property
     def warning(self) -> str | None:
         """The line that tells which pieces are left out, None where there is none."""
         if not self.foreign:

@@ -99,8 +99,9 @@ def write_onnx(weights: str = "w1") -> None:
 
 def write_certificate(weights: str = "w1") -> None:
     entry = {"passed": True, "fd": 12.6, "recall": 0.2, "max_abs_error": 1e-6, "bytes": 9, "psnr": {"p5": 99.0}}
-    files = {"model": entry, "fp16": entry | {"fd": 12.7}, "int8": entry | {"passed": False}}
-    write_json(FOLDER / "certificate" / "certificate.json", {"files": files, "identity": {"weights": weights}})
+    files = {"model": entry, "fp16": entry | {"fd": 12.7}, "int8": entry | {"passed": False, "failures": ["too far"]}}
+    report = {"files": files, "left_out": {}, "identity": {"weights": weights}}
+    write_json(FOLDER / "certificate" / "certificate.json", report)
     Image.new("RGB", (16, 16)).save(FOLDER / "certificate" / "differences.png")
 
 
@@ -265,6 +266,7 @@ def test_piece_that_does_not_tell_its_weights_is_left_out(finished: Settings) ->
 def test_table_shows_no_piece_of_other_weights(finished: Settings, capsys: pytest.CaptureFixture) -> None:
     print_report(finished)
     before = capsys.readouterr().out
+    assert "certified  dcgan: model, fp16; not int8: too far" in before
     assert "12.50" in before
     assert "1.50" in before
     assert "model.onnx" in before
@@ -272,6 +274,7 @@ def test_table_shows_no_piece_of_other_weights(finished: Settings, capsys: pytes
         write(weights="w0")
     print_report(finished)
     after = capsys.readouterr().out
+    assert "certified" not in after
     assert "12.50" not in after
     assert "1.50" not in after
     assert "model.onnx" not in after
