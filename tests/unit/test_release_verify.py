@@ -116,13 +116,17 @@ ALTERATIONS: dict[str, tuple[Alter, list[str]]] = {
         lambda folder: (folder / "samples.png").rename(folder / "other.png"),
         ["samples.png is missing; it is called other.png now"],
     ),
-    "a truncated file": (truncate, ["model.onnx has changed"]),
+    "a truncated file": (truncate, ["model.onnx has changed: ", " bytes instead of "]),
     "a line less in SHA256SUMS": (drop_line, ["SHA256SUMS has no line for samples.png"]),
     "no SHA256SUMS": (lambda folder: (folder / "SHA256SUMS").unlink(), ["SHA256SUMS is missing"]),
     "no record": (lambda folder: (folder / "release.json").unlink(), ["release.json is missing"]),
     "a record that is none": (
         lambda folder: (folder / "release.json").write_text("{]"),
         ["release.json is not readable", "release.json has changed"],
+    ),
+    "a record without a hash": (
+        lambda folder: write_json(folder / "release.json", read_record(folder) | {"files": {"golden.npz": 1}}),
+        ["release.json has changed", "release.json does not hold what it should (TypeError"],
     ),
     "a link to elsewhere": (link_outside, ["samples.png is a link"]),
     "a name outside": (name_outside, ["release.json names ../secret, which lies outside of the release"]),
