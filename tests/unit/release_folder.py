@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from stages.generators.onnx_file import OnnxGenerator
 from stages.networks.stylegan2 import build_generator
 from tests.unit.gans import config_of, tiny
 
+Made = tuple[bytes, dict[str, Any]]
 DATASET, SETTINGS = "b" * 64, "c" * 64
 
 
-def tiny_model(seed: int, classes: int = 3) -> tuple[bytes, dict[str, Any]]:
+@cache
+def tiny_model(seed: int, classes: int = 3) -> Made:
     """Return an ONNX file's bytes and their parity record; another seed is another model with the same contract."""
     torch.manual_seed(seed)
     config = config_of(tiny("stylegan2", condition="class" if classes else "none"), classes=classes)
@@ -29,10 +32,20 @@ def tiny_model(seed: int, classes: int = 3) -> tuple[bytes, dict[str, Any]]:
     return build(AdversarialGenerator(build_generator(config), config | {"identity": identity}), 20)
 
 
-def make_release(folder: Path, seed: int = 1, classes: int = 3, signer: Signer | None = None, **claims: Any) -> Path:
-    """Write a sealed release whose record holds what its scripts and `pipelines.trace` read; `claims` replace parts."""
+def make_release(
+    folder: Path,
+    seed: int = 1,
+    classes: int = 3,
+    signer: Signer | None = None,
+    made: Made | None = None,
+    **claims: Any,
+) -> Path:
+    """Write a sealed release whose record holds what its scripts and `pipelines.trace` read; `claims` replace parts.
+
+    Without `made`, which is a file with its parity record, it is of a tiny model of so many classes.
+    """
     folder.mkdir(parents=True)
-    data, parity = tiny_model(seed, classes)
+    data, parity = made or tiny_model(seed, classes)
     (folder / "model.onnx").write_bytes(data)
     generator = OnnxGenerator(folder / "model.onnx")
     for name in SHIPPED_FILES:
