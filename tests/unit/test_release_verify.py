@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.release.shipped.verify import check, metadata_of
+from pipelines.release.shipped.verify import check, metadata_of, read_metadata
 from stages.storage import sha256_file, write_json
 from tests.unit.release_folder import make_release, read_record, sum_anew, tiny_model
 
@@ -204,6 +204,8 @@ def test_metadata_are_read_without_onnx_as_onnx_reads_them(folder: Path):
 
     data = (folder / "model.onnx").read_bytes()
     expected = {entry.key: entry.value for entry in onnx.load_model_from_string(data).metadata_props}
-    assert metadata_of(data) == expected
+    assert metadata_of(data) == read_metadata(folder / "model.onnx") == expected
+    (folder / "empty").write_bytes(b"")
+    assert read_metadata(folder / "empty") == {}
     for broken in (b"", b"not a model", data[:1000], bytes(100), b"\xff" * 50):
         assert metadata_of(broken) == {}

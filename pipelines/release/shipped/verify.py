@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import importlib
 import json
+import mmap
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -145,7 +146,7 @@ def check_model(folder: Path, record: dict[str, Any], hashes: dict[str, str], fo
         return
     if hashes[name] != model["sha256"]:
         found.problems.append(f"{name} is not the model of this release: {differs(hashes[name], model['sha256'])}")
-    identity = identity_of(metadata_of((folder / name).read_bytes()))
+    identity = identity_of(read_metadata(folder / name))
     for key, expected in model["identity"].items():
         if identity.get(key) != expected:
             found.problems.append(
@@ -158,7 +159,15 @@ def identity_of(metadata: dict[str, str]) -> dict[str, str]:
     return {key.removeprefix(IDENTITY): metadata[key] for key in sorted(metadata) if key.startswith(IDENTITY)}
 
 
-def metadata_of(data: bytes) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return an ONNX file's metadata, of which only the places with a length are read; {} for any other file."""
+    if not path.stat().st_size:
+        return {}
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return metadata_of(data)
+
+
+def metadata_of(data: bytes | mmap.mmap) -> dict[str, str]:
     """Return an ONNX file's metadata without onnx; {} for bytes that are no such file."""
     try:
         places = [place for number, place in fields_of(data, 0, len(data)) if number == METADATA_FIELD]
@@ -168,7 +177,7 @@ def metadata_of(data: bytes) -> dict[str, str]:
         return {}
 
 
-def fields_of(data: bytes, start: int, end: int) -> Iterator[tuple[int, tuple[int, int]]]:
+def fields_of(data: bytes | mmap.mmap, start: int, end: int) -> Iterator[tuple[int, tuple[int, int]]]:
     """Yield number and place of each field with a length in a protobuf message; other fields are passed over."""
     while start < end:
         key, start = varint(data, start)
@@ -187,7 +196,7 @@ def fields_of(data: bytes, start: int, end: int) -> Iterator[tuple[int, tuple[in
             raise ValueError("no protobuf message")
 
 
-def varint(data: bytes, start: int) -> tuple[int, int]:
+def varint(data: bytes | mmap.mmap, start: int) -> tuple[int, int]:
     """Return a number of protobuf's variable length and the place after it."""
     value = shift = 0
     while True:
@@ -296,7 +305,9 @@ def main() -> int:
         print(f"verify: {line}", file=sys.stderr)
     for line in found.notes:
         print(line)
-    print(f"{given.folder}: {f'{len(found.problems)} problems' if found.problems else 'whole'}")
+    count = len(found.problems)
+    verdict = f"{count} problem{'s' if count > 1 else ''}" if count else "whole"
+    print(f"{given.folder}: {verdict}")
     return 1 if found.problems else 0
 
 
