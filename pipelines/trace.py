@@ -17,10 +17,10 @@ from pipelines.entry import answer
 from pipelines.git import ask_git
 from pipelines.release.card import is_spread
 from pipelines.release.locked import outputs_in
-from pipelines.release.shipped.verify import RECORD, SUMS, identity_of, metadata_of
+from pipelines.release.shipped.verify import RECORD, SUMS, identity_of, read_metadata
 from stages.errors import InputError
 from stages.generators.loading import MODELS
-from stages.storage import sha256_bytes, sha256_file
+from stages.storage import sha256_file
 
 SHOWN = 12  # digits of a hash
 LOCK = "dvc.lock"
@@ -59,16 +59,15 @@ def trace(path: Path) -> Trace:
         InputError: it cannot be read, or its metadata name no content.
     """
     try:
-        data = path.read_bytes()
+        identity, sha256, size = identity_of(read_metadata(path)), sha256_file(path), path.stat().st_size
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; expected an ONNX file") from error
-    identity = identity_of(metadata_of(data))
     if not identity:
         raise InputError(
             f"{path} names no weights, data or settings in its metadata; expected a file that "
             "`python -m stages.export NAME` wrote"
         )
-    found = Trace(str(path), sha256_bytes(data), len(data), identity)
+    found = Trace(str(path), sha256, size, identity)
     found.release = release_of(path, found)
     name = found.release["name"] if found.release else None
     if Path("dvc.yaml").exists():
@@ -133,7 +132,7 @@ def check_models(found: Trace, name: str | None) -> None:
         if sha256_file(file) == found.sha256:
             return found.check("models", AGREES, f"{file} is this file, to the byte")
     for file in there:
-        if identity_of(metadata_of(file.read_bytes())).get("weights") == found.identity.get("weights"):
+        if identity_of(read_metadata(file)).get("weights") == found.identity.get("weights"):
             return found.check("models", DIFFERS, f"{file} is of the same weights, exported otherwise")
     if name is None:
         return found.check("models", UNKNOWN, f"none of {len(there)} models here is this file or has its weights")

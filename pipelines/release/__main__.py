@@ -54,7 +54,12 @@ def work(given: argparse.Namespace) -> int:
 
 def main() -> int:
     """Release or compare from the command line and return the exit code."""
-    given = build_parser().parse_args()
+    parser = build_parser()
+    given = parser.parse_args()
+    if given.compare and (given.version or given.sign):
+        parser.error("--compare makes no release; leave --version and --sign out")
+    if not given.compare and (given.json or given.count != COUNT):
+        parser.error("--json and --count belong to --compare A B")
     return answer("release", lambda: work(given))
 
 

@@ -47,13 +47,16 @@ def release(name: str, wanted: str | None, releases: Path, signer: Signer | None
         record = describe(material, str(version), contract)
         record["mlflow"] = published_as(material.results, tell)
         bar.update()
-        with whole_folder(folder / str(version)) as partial:
+        place = folder / str(version)
+        with whole_folder(place) as partial:
             fill(partial, material, record)
             bar.update()
             seal(partial, record, signer)
             check_sealed(partial, material)
+            if place.exists():  # another workspace may release into the same folder
+                raise InputError(f"{place} exists meanwhile, and a release is never overwritten; release again")
             bar.update()
-    return folder / str(version)
+    return place
 
 
 def last_release(folder: Path, contract: dict[str, Any]) -> tuple[Version | None, list[str]]:

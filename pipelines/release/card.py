@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.release.licences import ATTRIBUTION
-from stages.generators.onnx_metadata import FULL
+from stages.generators.onnx_metadata import FULL, TOKENS
 
 CARD, TEMPLATE = "MODEL_CARD.md", Path(__file__).with_name("card.template.md")
 BETTER = {"fid": "less", "fd": "less", "kid": "less", "precision": "more", "recall": "more", "density": "more"}
 BETTER |= {"coverage": "more", "isc": "more"}
 RESULTS = ("fid", "fd", "kid", "precision", "recall")  # what goes into the card's machine-readable part
-TASK = "unconditional-image-generation"
+UNCONDITIONAL, BY_PROMPT = "unconditional-image-generation", "text-to-image"
 SHOWN_CLASSES = 30
 
 
@@ -42,9 +42,11 @@ def card_data(record: dict[str, Any]) -> Any:
     from huggingface_hub import EvalResult, ModelCardData
 
     scores = record["scores"]["scores"]
+    prompted = any(entry["name"] == TOKENS[0] for entry in record["contract"]["inputs"])
+    task = BY_PROMPT if prompted else UNCONDITIONAL
     results = [
         EvalResult(
-            task_type=TASK,
+            task_type=task,
             dataset_type="holdout",
             dataset_name=f"{record['data']['source']} pictures",
             dataset_revision=record["data"]["sha256"],
@@ -60,7 +62,7 @@ def card_data(record: dict[str, Any]) -> Any:
         license_name="see-attribution",
         license_link=ATTRIBUTION,
         library_name="onnx",
-        pipeline_tag=TASK,
+        pipeline_tag=task,
         tags=["onnx", "onnxruntime", "image-generation", record["model"]["family"]],
         eval_results=results or None,
     )
@@ -107,9 +109,9 @@ def memorisation_lines(memorisation: dict[str, Any]) -> list[str]:
     """Return a line for each level at which copies of training pictures were looked for."""
     return [
         f"at level {level['level']:.0%}: copies {share(level['copies'])}; near to a training picture "
-        f"{share(level['near'])}, where of fresh pictures {level['expected']['low']:.1%} to "
-        f"{level['expected']['high']:.1%} would be; of the training pictures themselves {share(level['data'])} "
-        "are near to another one"
+        f"{share(level['near'])}, {level['variants']['hits']} of them variants of what the data repeat; of fresh "
+        f"pictures {level['expected']['low']:.1%} to {level['expected']['high']:.1%} would be near; of the training "
+        f"pictures themselves {share(level['data'])} are near to another one"
         for level in memorisation.get("levels", [])
     ]
 

@@ -14,6 +14,7 @@ from stages.storage import read_json
 
 FORMAT = 1  # of release.json; a reader refuses what it does not know
 SOURCE_LOCK, ORIGIN = Path("data/source.lock.json"), Path("data/raw/origin.json")
+FETCHED = "run `dvc checkout data/raw`, or `dvc repro download`"
 SCORED = (
     "scores",
     "intervals",
@@ -127,8 +128,8 @@ def describe_data(material: Material) -> dict[str, Any]:
 
 def sources(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each fetched file with its package, hash, and the pictures and licence that came from it."""
-    packages = {package["file"]: package for package in read_json(SOURCE_LOCK).get("packages", [])}
-    archives = {archive["file"]: archive for archive in read_json(ORIGIN)["archives"]}
+    packages = {package["file"]: package for package in read_json(SOURCE_LOCK, FETCHED).get("packages", [])}
+    archives = {archive["file"]: archive for archive in read_json(ORIGIN, FETCHED)["archives"]}
     counts = Counter((row["source"].partition("!")[0], row["licence"], row["split"]) for row in rows)
     found = []
     for file, licence in sorted({(file, licence) for file, licence, _ in counts}):

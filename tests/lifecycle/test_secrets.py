@@ -89,6 +89,8 @@ def test_runs_leave_no_secret(front: Front) -> None:
     assert flow.returncode == 0, flow.stdout + flow.stderr
     assert (front.project / "mlflow.db").exists()
     assert list((front.project / "mlartifacts").rglob("model.onnx"))
+    assert front("pipelines.release", "dcgan").returncode == 0
+    assert list((front.project / "releases").rglob("release.json"))
     assert front.server.requests[-1][1] == f"/pictures.zip?token={QUERY}"  # the secrets did reach the server
     assert everything(front) == {}
     assert leaks("\n".join(front.printed).encode()) == []

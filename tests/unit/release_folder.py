@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from stages.networks.stylegan2 import build_generator
 from stages.storage import sha256_file
 from tests.unit.gans import config_of, tiny
 
+Made = tuple[bytes, dict[str, Any]]
 DATASET, SETTINGS = "b" * 64, "c" * 64
 
 
@@ -32,25 +34,42 @@ def tiny_generator(seed: int, classes: int = 3) -> AdversarialGenerator:
     return AdversarialGenerator(build_generator(config), config | {"identity": identity})
 
 
-def tiny_model(seed: int, classes: int = 3) -> tuple[bytes, dict[str, Any]]:
+@cache
+def tiny_model(seed: int, classes: int = 3) -> Made:
     """Return an ONNX file's bytes and their parity record."""
     return build(tiny_generator(seed, classes), 20)
 
 
-def tiny_variant(seed: int, data: bytes, classes: int = 3) -> bytes:
-    """Return the bytes of a file's half precision form."""
-    return build_variants(tiny_generator(seed, classes), data, 20, ["fp16"])["fp16"].data or b""
+@cache
+def tiny_variant(seed: int, classes: int = 3) -> bytes:
+    """Return the bytes of that file's half precision form."""
+    return build_variants(tiny_generator(seed, classes), tiny_model(seed, classes)[0], 20, ["fp16"])["fp16"].data or b""
 
 
-def make_release(folder: Path, seed: int = 1, classes: int = 3, signer: Signer | None = None, **claims: Any) -> Path:
-    """Write a sealed release whose record holds what its scripts and `pipelines.trace` read; `claims` replace parts."""
+def write_variant(folder: Path, generator: OnnxGenerator, data: bytes) -> dict[str, Any]:
+    """Write a variant's file and return what the record says of it."""
+    path = folder / file_name("fp16")
+    path.write_bytes(data)
+    psnr = golden_psnr(OnnxGenerator(path), generator)
+    return {"fp16": {"file": path.name, "sha256": sha256_file(path), "golden_psnr": psnr}}
+
+
+def make_release(
+    folder: Path,
+    seed: int = 1,
+    classes: int = 3,
+    signer: Signer | None = None,
+    made: Made | None = None,
+    **claims: Any,
+) -> Path:
+    """Write a sealed release whose record holds what its scripts and `pipelines.trace` read; `claims` replace parts.
+
+    Without `made`, which is a file with its parity record, it is of a tiny model of so many classes.
+    """
     folder.mkdir(parents=True)
-    data, parity = tiny_model(seed, classes)
+    data, parity = made or tiny_model(seed, classes)
     (folder / "model.onnx").write_bytes(data)
     generator = OnnxGenerator(folder / "model.onnx")
-    half = folder / file_name("fp16")
-    half.write_bytes(tiny_variant(seed, data, classes))
-    psnr = golden_psnr(OnnxGenerator(half), generator)
     for name in SHIPPED_FILES:
         shutil.copy(SHIPPED / name, folder / name)
     record: dict[str, Any] = {
@@ -64,7 +83,7 @@ def make_release(folder: Path, seed: int = 1, classes: int = 3, signer: Signer |
         "mlflow": None,
         "dvc": {},
         "model": {"file": "model.onnx", "sha256": parity["sha256"], "identity": generator.identity},
-        "variants": {"fp16": {"file": half.name, "sha256": sha256_file(half), "golden_psnr": psnr}},
+        "variants": {} if made else write_variant(folder, generator, tiny_variant(seed, classes)),
         "contract": contract_of(generator.capabilities, parity, defaults_of(generator)),
         "golden": write_golden(generator, folder),
         "samples": write_samples(generator, folder),

@@ -9,11 +9,14 @@ import pytest
 from PIL import Image
 
 from pipelines.release.shipped import generate
+from pipelines.release.shipped.verify import check
 from stages.dataset import to_uint8
+from stages.export.run import build
 from stages.generators.interface import Asked
 from stages.generators.onnx_file import OnnxGenerator
 from stages.sheet import sheet
-from tests.unit.release_folder import make_release
+from tests.unit.release_folder import make_release, read_record
+from tests.unit.test_diffusers_folder import make_generator
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,22 @@ def test_one_seed_is_one_picture_and_many_may_be_listed(classless: Path):
     assert run(classless, "--seeds", "3,7,20-21", "--out", "out").returncode == 0
     np.testing.assert_array_equal(read("one.png"), read("out/seed-000007.png"))
     assert len(list(Path("out").iterdir())) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["classes", "text"])
+def test_models_that_draw_in_steps_are_drawn_from_their_defaults(kind: str, tmp_path: Path):
+    """One takes a class and latents of pictures, the other a prompt, which is the empty one, and guidance."""
+    folder = make_release(tmp_path / "1.0.0", made=build(make_generator(kind, tmp_path / "encoders"), 20))
+    assert check(folder).problems == []
+    taken = [entry["name"] for entry in read_record(folder)["contract"]["inputs"]]
+    assert ("label" in taken, "input_ids" in taken) == ((True, False) if kind == "classes" else (False, True))
+    wishes = {"--guidance": "3"} if "guidance" in taken else {}
+    done = run(folder, "--seeds", "2-6", "--out", "out", *(word for pair in wishes.items() for word in pair))
+    assert done.returncode == 0, done.stderr
+    found = np.stack([read(path) for path in sorted(Path("out").iterdir())])
+    expected = drawn(folder, range(2, 7), Asked(guidance=3.0 if wishes else None))
+    assert np.abs(found - expected).max() <= 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 16])

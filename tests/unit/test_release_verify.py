@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.release.shipped.verify import check, metadata_of
+from pipelines.release.shipped.verify import check, metadata_of, read_metadata
 from stages.storage import sha256_file, write_json
 from tests.unit.release_folder import make_release, read_record, sum_anew, tiny_model
 
@@ -131,13 +131,17 @@ ALTERATIONS: dict[str, tuple[Alter, list[str]]] = {
         lambda folder: (folder / "samples.png").rename(folder / "other.png"),
         ["samples.png is missing; it is called other.png now"],
     ),
-    "a truncated file": (truncate, ["model.onnx has changed"]),
+    "a truncated file": (truncate, ["model.onnx has changed: ", " bytes instead of "]),
     "a line less in SHA256SUMS": (drop_line, ["SHA256SUMS has no line for samples.png"]),
     "no SHA256SUMS": (lambda folder: (folder / "SHA256SUMS").unlink(), ["SHA256SUMS is missing"]),
     "no record": (lambda folder: (folder / "release.json").unlink(), ["release.json is missing"]),
     "a record that is none": (
         lambda folder: (folder / "release.json").write_text("{]"),
         ["release.json is not readable", "release.json has changed"],
+    ),
+    "a record without a hash": (
+        lambda folder: write_json(folder / "release.json", read_record(folder) | {"files": {"golden.npz": 1}}),
+        ["release.json has changed", "release.json does not hold what it should (TypeError"],
     ),
     "a link to elsewhere": (link_outside, ["samples.png is a link"]),
     "a name outside": (name_outside, ["release.json names ../secret, which lies outside of the release"]),
@@ -216,6 +220,8 @@ def test_metadata_are_read_without_onnx_as_onnx_reads_them(folder: Path):
 
     data = (folder / "model.onnx").read_bytes()
     expected = {entry.key: entry.value for entry in onnx.load_model_from_string(data).metadata_props}
-    assert metadata_of(data) == expected
+    assert metadata_of(data) == read_metadata(folder / "model.onnx") == expected
+    (folder / "empty").write_bytes(b"")
+    assert read_metadata(folder / "empty") == {}
     for broken in (b"", b"not a model", data[:1000], bytes(100), b"\xff" * 50):
         assert metadata_of(broken) == {}

@@ -146,7 +146,12 @@ def test_states_that_changed_since_they_were_shown_stay() -> None:
 
 
 def test_half_written_files_go_after_an_hour() -> None:
-    ages = {"data/.images.partial/0.npy": 7200, "models/.a.json.1.partial": 7200, ".work/train/.x.partial": 60}
+    ages = {
+        "releases/gan/.1.0.0.partial": 7200,
+        "data/.images.partial/0.npy": 7200,
+        "models/.a.json.1.partial": 7200,
+        ".work/train/.x.partial": 60,
+    }
     for name, seconds in ages.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(bytes(10))
@@ -154,8 +159,12 @@ def test_half_written_files_go_after_an_hour() -> None:
     os.utime("data/.images.partial", (time.time() - 7200,) * 2)
     Path("data/kept.json").write_text("{}")
     finding = find_leftovers()
-    assert [item.name for item in finding.items] == ["data/.images.partial", "models/.a.json.1.partial"]
-    assert finding.bytes == 20
+    assert [item.name for item in finding.items] == [
+        "data/.images.partial",
+        "models/.a.json.1.partial",
+        "releases/gan/.1.0.0.partial",
+    ]
+    assert finding.bytes == 30
     for item in finding.items:
         item.drop()
     assert not Path("data/.images.partial").exists()
