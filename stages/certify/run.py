@@ -1,7 +1,6 @@
 """Compares what each ONNX file of a model draws with torch's pictures, and both with the hold-out."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from stages.certify.drawing import differences, draw
 from stages.certify.verdict import failures
 from stages.dataset import to_uint8
 from stages.errors import GateError, InputError
-from stages.evaluate.inputs import Inputs, Pictures, check
+from stages.evaluate.inputs import Inputs, check
 from stages.generators.onnx_metadata import FULL, file_name
 from stages.process import STOP
 from stages.progress import progress_bar
@@ -20,11 +19,9 @@ from stages.sheet import sheet
 from stages.storage import read_json, require, sha256_file, whole_folder, write_json
 
 if TYPE_CHECKING:
+    from stages.certify.judge import Judge
     from stages.generators.interface import Generator
-    from stages.metrics.features import PictureSet
 
-NETWORK = "efficientnet_lite0"
-KINDS = ("fd", "precision", "recall", "density", "coverage")
 SHOWN = 8  # pictures of each file on the sheet
 MAGNIFIED = 8  # differences on the sheet, times this
 
@@ -38,13 +35,15 @@ def run(
         InputError: an input is absent, too small, or the files are not those of parity.json or of other weights.
         GateError: the file of full precision fails; variants that fail are certified as not to be released.
     """
+    from stages.certify.judge import Judge
     from stages.generators.loading import load_trained
 
     pictures, _ = check(evaluate.model_copy(update={"count": settings.count, "inception": None}), inputs)
     trained = load_trained(inputs.weights)
     parity = read_json(require(onnx / "parity.json", f"export {inputs.model}"))
     files, left_out = find_files(onnx, parity, trained.identity.get("weights", ""))
-    figures, rows = measure(settings, evaluate, inputs, pictures, {"torch": trained, **files})
+    judge = Judge(settings, evaluate, inputs, pictures)
+    figures, rows = measure(judge, {"torch": trained, **files}, evaluate.batch)
     torch = figures.pop("torch")
     entries: dict[str, Any] = {
         name: {"file": path.name, "sha256": sha256_file(path), "bytes": path.stat().st_size, **figures[name]}
@@ -99,61 +98,21 @@ def find_files(onnx: Path, parity: dict[str, Any], weights: str) -> tuple[dict[s
 
 
 def measure(
-    settings: CertifySettings,
-    evaluate: EvaluateSettings,
-    inputs: Inputs,
-    pictures: Pictures,
-    generators: dict[str, "Generator"],
+    judge: "Judge", generators: dict[str, "Generator"], batch: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
-    """Return each generator's scores against the hold-out and its differences to torch, and some of its pictures.
-
-    All draw the same latents, and classes or captions as frequent as in the data.
-    """
-    from stages.evaluate import picture_sets
-    from stages.evaluate.conditioning import captions_of, conditioned
-    from stages.metrics.distances import Features, Options, compare_in_full
-    from stages.metrics.feature_networks import open_network
-    from stages.metrics.features import FeatureCache, features_of
-    from stages.metrics.shares import processes
-
-    network = open_network(NETWORK, engine=evaluate.engine, device=processes().device)
-    cache = FeatureCache(inputs.features)
-    content = pictures.holdout.content_hash
-    holdout = picture_sets.split_set("hold-out", pictures.holdout, content, "holdout", evaluate.batch)
-    train = picture_sets.split_set("train", pictures.train, content, "train", evaluate.batch)
-    real = Features(features_of(holdout, [network], cache)[network.label].features, "hold-out")
-    subset = min(pictures.kid_subset(evaluate), settings.count)
-    options = Options(subset, evaluate.kid_subsets, evaluate.neighbours, evaluate.seed, evaluate.resamples)
-    first = evaluate.seed * picture_sets.SEEDS_PER_SEED
-    seeds, captions = range(first, first + settings.count), captions_of(pictures.holdout.rows)
-    found, rows = dict[str, dict[str, Any]](), dict[str, np.ndarray]()
+    """Return each generator's scores and, of all but torch's, which is first, differences to it; and some pictures."""
+    found, rows, expected = dict[str, dict[str, Any]](), dict[str, np.ndarray](), None
     with tempfile.TemporaryDirectory() as temporary, progress_bar("certifying", len(generators), "files") as bar:
-        expected = None
         for name, generator in generators.items():
-            asked, _, _ = conditioned(generator, seeds, train, evaluate.seed, captions)
-            drawn = draw(name, asked, seeds, evaluate.batch, Path(temporary) / f"{name}.npy")
-            expected = drawn if expected is None else expected
-            own = features_of(as_set(name, drawn, evaluate.batch), [network], cache)[network.label].features
-            compared = compare_in_full(Features(own, name), real, options)
-            scores = {kind: float(compared.scores[kind]) for kind in KINDS}
-            intervals = {kind: compared.intervals[kind].to_json() for kind in KINDS if kind in compared.intervals}
-            found[name] = {**scores, "intervals": intervals}
-            if name != "torch":
-                found[name] |= differences(drawn, expected, evaluate.batch)
+            drawn = draw(name, judge.asked(generator), judge.seeds, batch, Path(temporary) / f"{name}.npy")
+            found[name] = judge.scores(name, drawn)
+            if expected is None:
+                expected = drawn
+            else:
+                found[name] |= differences(drawn, expected, batch)
             rows[name] = np.array(drawn[:SHOWN])
             bar.update()
     return found, rows
-
-
-def as_set(name: str, drawn: np.ndarray, batch: int) -> "PictureSet":
-    """Return drawn pictures as a set to be compared."""
-    from stages.metrics.features import PictureSet
-
-    def batches() -> Iterator[np.ndarray]:
-        for start in range(0, len(drawn), batch):
-            yield to_uint8(drawn[start : start + batch])
-
-    return PictureSet(name, len(drawn), batches)
 
 
 def line_of(name: str, entry: dict[str, Any], torch: dict[str, Any]) -> str:

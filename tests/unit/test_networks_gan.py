@@ -3,16 +3,14 @@
 import copy
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import batch_norm, leaky_relu, linear
 
-from stages.export.graph import quiet
-from stages.generators.onnx_session import open_session
 from stages.networks import gan
 from stages.networks.layers.spectral import bake_norms
+from tests.unit.graphs import assert_parity
 
 NAMES = ["cat", "dog", "owl"]
 TINY: dict[str, Any] = {
@@ -152,47 +150,7 @@ def test_half_precision_changes_nothing_but_rounding():
     assert (logits - discriminator(generator(latent))).abs().max() < 0.02
 
 
-class Conditional(nn.Module):
-    """A graph's inputs in their order."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, latent: Tensor, label: Tensor) -> Tensor:
-        """Draw."""
-        return self.network(latent, label)
-
-
-class Unconditional(Conditional):
-    """A graph of a latent alone."""
-
-    def forward(self, latent: Tensor) -> Tensor:  # type: ignore[override]
-        """Draw."""
-        return self.network(latent)
-
-
-def inputs(batch: int, classes: int) -> dict[str, Tensor]:
-    latent = torch.randn(batch, 6, generator=torch.Generator().manual_seed(batch))
-    return {"latent": latent} | ({"label": torch.arange(batch) % classes} if classes else {})
-
-
 @pytest.mark.parametrize("names", [[], NAMES])
 def test_a_graph_draws_what_torch_draws_at_every_batch(names):
     generator, _ = networks(class_names=names)
-    for _ in range(20):
-        generator(*inputs(16, len(names)).values())  # moments that are none of the first ones
-    graph = (Conditional if names else Unconditional)(generator).eval()
-    given = inputs(3, len(names))
-    free = tuple({0: torch.export.Dim("batch", min=1)} for _ in given)
-    with quiet():
-        options: dict[str, Any] = {"opset_version": 20, "input_names": list(given), "dynamic_shapes": free}
-        program = torch.onnx.export(graph, tuple(given.values()), dynamo=True, verbose=False, **options)
-    assert program is not None
-    session = open_session(program.model_proto.SerializeToString())
-    for batch in (1, 2, 5):
-        given = inputs(batch, len(names))
-        (found,) = session.run(None, {name: value.numpy() for name, value in given.items()})
-        expected = graph(*given.values()).detach().numpy()
-        assert found.shape == (batch, 3, 8, 8)
-        assert np.abs(found - expected).max() < 1e-5
+    assert_parity(generator, 6, len(names))

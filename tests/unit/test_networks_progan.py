@@ -4,16 +4,14 @@ import copy
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, leaky_relu
 
-from stages.export.graph import quiet
-from stages.generators.onnx_session import open_session
 from stages.networks import progan
 from stages.networks.progan import Growth, normalise
+from tests.unit.graphs import assert_parity
 
 NAMES = ["cat", "dog", "owl"]
 TINY: dict[str, Any] = {
@@ -342,48 +340,9 @@ def test_the_papers_sizes_at_1024_px():
     assert round(count(generator) / 1e6, 1) == round(count(discriminator) / 1e6, 1) == 23.1
 
 
-class Conditional(nn.Module):
-    """A graph's inputs in their order."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, latent: Tensor, label: Tensor) -> Tensor:
-        """Draw."""
-        return self.network(latent, label)
-
-
-class Unconditional(Conditional):
-    """A graph of a latent alone."""
-
-    def forward(self, latent: Tensor) -> Tensor:  # type: ignore[override]
-        """Draw."""
-        return self.network(latent)
-
-
-def inputs(batch: int, classes: int) -> dict[str, Tensor]:
-    latent = torch.randn(batch, 8, generator=torch.Generator().manual_seed(batch))
-    return {"latent": latent} | ({"label": torch.arange(batch) % classes} if classes else {})
-
-
 @pytest.mark.parametrize(("seen", "names"), [(FADING[1], []), (GROWN, []), (3 * PHASE - 1000, NAMES)])
 def test_a_graph_is_of_the_level_in_the_buffer(seen, names):
     generator, _ = networks(class_names=names, **WIDER)
     generator.growth.level.fill_(networks(seen)[0].growth.level)  # as an average takes it
-    graph = (Conditional if names else Unconditional)(generator).eval()
-    given = inputs(3, len(names))
-    free = tuple({0: torch.export.Dim("batch", min=1)} for _ in given)
-    with quiet():
-        options: dict[str, Any] = {"opset_version": 20, "input_names": list(given), "dynamic_shapes": free}
-        program = torch.onnx.export(graph, tuple(given.values()), dynamo=True, verbose=False, **options)
-    assert program is not None
-    model = program.model_proto
-    assert not any(tensor.name.endswith("level") for tensor in model.graph.initializer)
-    session = open_session(model.SerializeToString())
-    for batch in (1, 2, 5):
-        given = inputs(batch, len(names))
-        (found,) = session.run(None, {name: value.numpy() for name, value in given.items()})
-        expected = graph(*given.values()).detach().numpy()
-        assert found.shape == (batch, 3, 16, 16)
-        assert np.abs(found - expected).max() < 1e-5
+    graph = assert_parity(generator, 8, len(names)).graph
+    assert not any(tensor.name.endswith("level") for tensor in graph.initializer)

@@ -4,17 +4,15 @@ import copy
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu
 
-from stages.export.graph import quiet
-from stages.generators.onnx_session import open_session
 from stages.networks import r3gan
 from stages.networks.layers.spectral import bake_norms
 from stages.networks.r3gan import GenerativeBasis, ResidualBlock
+from tests.unit.graphs import assert_parity
 
 NAMES = ["cat", "dog", "owl"]
 TINY: dict[str, Any] = {
@@ -251,44 +249,6 @@ def test_memory_formats_and_precision_change_nothing_but_rounding():
     assert (rough - pictures).abs().max() < 0.1 * pictures.abs().max()
 
 
-class Conditional(nn.Module):
-    """A graph's inputs in their order."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, latent: Tensor, label: Tensor) -> Tensor:
-        """Draw."""
-        return self.network(latent, label)
-
-
-class Unconditional(Conditional):
-    """A graph of a latent alone."""
-
-    def forward(self, latent: Tensor) -> Tensor:  # type: ignore[override]
-        """Draw."""
-        return self.network(latent)
-
-
-def inputs(batch: int, classes: int) -> dict[str, Tensor]:
-    latent = torch.randn(batch, 8, generator=torch.Generator().manual_seed(batch))
-    return {"latent": latent} | ({"label": torch.arange(batch) % classes} if classes else {})
-
-
 @pytest.mark.parametrize("names", [[], NAMES])
 def test_a_graph_draws_what_torch_draws_at_every_batch(names):
-    graph = (Conditional if names else Unconditional)(networks(class_names=names)[0]).eval()
-    given = inputs(3, len(names))
-    free = tuple({0: torch.export.Dim("batch", min=1)} for _ in given)
-    with quiet():
-        options: dict[str, Any] = {"opset_version": 20, "input_names": list(given), "dynamic_shapes": free}
-        program = torch.onnx.export(graph, tuple(given.values()), dynamo=True, verbose=False, **options)
-    assert program is not None
-    session = open_session(program.model_proto.SerializeToString())
-    for batch in (1, 2, 5):
-        given = inputs(batch, len(names))
-        (found,) = session.run(None, {name: value.numpy() for name, value in given.items()})
-        expected = graph(*given.values()).detach().numpy()
-        assert found.shape == (batch, 3, 16, 16)
-        assert np.abs(found - expected).max() < 1e-5
+    assert_parity(networks(class_names=names)[0], 8, len(names))

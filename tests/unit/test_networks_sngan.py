@@ -4,7 +4,6 @@ import copy
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,11 +11,9 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate, relu
 from torch.nn.utils import parametrize
 
 from stages.errors import InputError
-from stages.export.graph import quiet
-from stages.generators.onnx_session import open_session
 from stages.networks import sngan
 from stages.networks.layers.residual import ClassBatchNorm, DownBlock, PlainBatchNorm, UpBlock
-from stages.networks.layers.spectral import bake_norms
+from tests.unit.graphs import assert_parity
 
 NAMES = ["cat", "dog", "owl"]
 TINY: dict[str, Any] = {
@@ -315,61 +312,6 @@ def test_half_precision_and_another_memory_layout_change_nothing_but_rounding(na
     judged.sum().backward()
     assert (judged - logits).abs().max() < 0.05 * (1 + logits.abs().max())
     assert all(parameter.grad.isfinite().all() for parameter in generator.parameters())
-
-
-class Graph(nn.Module):
-    """A generator's inputs in the order that a graph has them."""
-
-    def __init__(self, network: nn.Module, names: list[str]) -> None:
-        super().__init__()
-        self.network, self.names = network, names
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Draw."""
-        return self.network(**dict(zip(self.names, inputs, strict=True)))
-
-
-def given(batch: int, latent: int, classes: int, truncations: tuple[float, ...]) -> dict[str, Tensor]:
-    random = torch.Generator().manual_seed(batch)
-    found = {"latent": torch.randn(batch, latent, generator=random)}
-    if classes:
-        found["label"] = torch.arange(batch) % classes
-    if truncations:
-        found["truncation"] = torch.tensor([truncations[number % len(truncations)] for number in range(batch)])
-    return found
-
-
-def assert_parity(
-    generator: nn.Module, latent: int, classes: int, truncations: tuple[float, ...] = ()
-) -> dict[str, Any]:
-    """Export a copy, with moments of its own, and compare it at several batches; return the count of each operation."""
-    trained = copy.deepcopy(generator)
-    for _ in range(10):
-        trained(**given(16, latent, classes, ()))  # moments that are none of the first ones
-    baked = bake_norms(copy.deepcopy(trained)).eval()
-    trained.eval()
-    example = given(3, latent, classes, truncations)
-    names = list(example)
-    options: dict[str, Any] = {
-        "opset_version": 20,
-        "input_names": names,
-        "dynamic_shapes": (tuple({0: torch.export.Dim("batch", min=1)} for _ in names),),
-    }
-    with quiet():
-        program = torch.onnx.export(Graph(baked, names), tuple(example.values()), dynamo=True, verbose=False, **options)
-    assert program is not None
-    session = open_session(program.model_proto.SerializeToString())
-    for batch in (1, 2, 5):
-        inputs = given(batch, latent, classes, truncations)
-        (found,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-        with torch.no_grad():
-            expected = trained(**inputs).numpy()
-        assert found.shape == expected.shape
-        assert np.ptp(expected) > 0.1  # there is something to compare
-        assert np.abs(found - expected).max() < 1e-5
-    operations = [node.op_type for node in program.model_proto.graph.node]
-    assert not any("Random" in operation for operation in operations)
-    return {operation: operations.count(operation) for operation in operations}
 
 
 @pytest.mark.parametrize("names", [[], NAMES])

@@ -1,10 +1,7 @@
 """StyleGAN2's mapping, truncation and noise, and what training and export ask of both networks."""
 
 import copy
-import warnings
 
-import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,6 +9,7 @@ from torch import Tensor, nn
 from stages.networks.layers.modulation import ActivatedConv2d, FromColours, StyledColours, StyledConv2d
 from stages.networks.stylegan2 import Discriminator, Generator, unit_second_moment
 from stages.trainer.memory import checkpoint_layers
+from tests.unit.graphs import assert_parity
 from tests.unit.stylegan2_networks import LABEL, conditional, config, discriminator, generator, heard
 
 
@@ -240,55 +238,7 @@ def test_the_layout_of_memory_changes_nothing():
     torch.testing.assert_close(judging(pictures), logits)
 
 
-class Exported(nn.Module):
-    """The generator with its inputs by position."""
-
-    def __init__(self, network: Generator, labelled: bool, truncated: bool) -> None:
-        super().__init__()
-        self.network, self.labelled, self.truncated = network, labelled, truncated
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Draw pictures."""
-        rest = list(inputs[1:])
-        label = rest.pop(0) if self.labelled else None
-        return self.network(inputs[0], label, rest.pop(0) if self.truncated else None)
-
-
-def examples(batch: int, labelled: bool, truncated: bool) -> dict[str, Tensor]:
-    torch.manual_seed(batch)
-    found = {"latent": torch.randn(batch, 6)}
-    if labelled:
-        found["label"] = torch.arange(batch) % 3
-    if truncated:
-        found["truncation"] = torch.linspace(0.3, 1, batch)
-    return found
-
-
 @pytest.mark.parametrize(("labelled", "truncated", "bound"), [(False, False, None), (True, True, 256.0)])
 def test_the_exported_graph_draws_the_same(labelled, truncated, bound):
     settings = (conditional if labelled else config)(conv_clamp=bound, resolution=8)
-    network = Exported(heard(generator(settings), 0.1).eval(), labelled, truncated)
-    inputs = examples(3, labelled, truncated)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network,
-            tuple(inputs.values()),
-            dynamo=True,
-            opset_version=20,
-            external_data=False,
-            input_names=list(inputs),
-            dynamic_shapes=(tuple({0: torch.export.Dim("batch", min=1)} for _ in inputs),),
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    assert not {node.op_type for node in model.graph.node} & {"RandomNormal", "RandomNormalLike"}
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    for batch in (1, 2, 5):
-        given = examples(batch, labelled, truncated)
-        (drawn,) = session.run(None, {name: value.numpy() for name, value in given.items()})
-        with torch.no_grad():
-            expected = network(*given.values()).numpy()
-        assert drawn.shape == (batch, 3, 8, 8)
-        np.testing.assert_allclose(drawn, expected, atol=1e-5)
+    assert_parity(heard(generator(settings), 0.1), 6, 3 if labelled else 0, (0.3, 0.65, 1.0) if truncated else ())
