@@ -11,6 +11,7 @@ from tests.drill.project import MODEL, prepare_project
 SEED = 4
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_five_interruptions_change_nothing(tmp_path: Path) -> None:
     params = tiny_params()

@@ -96,6 +96,7 @@ def test_runs_leave_no_secret(front: Front) -> None:
     assert leaks("\n".join(front.printed).encode()) == []
 
 
+@pytest.mark.slow
 def test_failures_tell_no_secret(front: Front) -> None:
     """A failing stage, a refusal, a redirect that repeats what it was asked, and settings that are wrong."""
     front.server.put("moved.zip", b"", moved_to=f"http://127.0.0.1/{ENVIRONMENT['PATH_TOKEN']}/x.zip?token={QUERY}")

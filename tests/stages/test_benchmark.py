@@ -16,12 +16,12 @@ def test_figures_say_where_and_how_they_were_taken(exported, run_stage):
     done = run_stage("benchmark", "dcgan")
     assert done.returncode == 0, done.stderr
     report = json.loads((FOLDER / "benchmark.json").read_text())
-    rows = {(row["runtime"], row["provider"], row["batch"]): row for row in report["rows"]}
+    rows = {(row["runtime"], row["provider"], row["form"], row["batch"]): row for row in report["rows"]}
     assert {
-        ("onnxruntime", "CPUExecutionProvider", 1),
-        ("onnxruntime", "CPUExecutionProvider", 4),
-        ("torch", "eager", 1),
-        ("torch", "eager", 4),
+        ("onnxruntime", "CPUExecutionProvider", "model", 1),
+        ("onnxruntime", "CPUExecutionProvider", "fp16", 4),
+        ("torch", "eager", "model", 1),
+        ("torch", "eager", "model", 4),
     } <= set(rows)
     for row in rows.values():
         assert row["runs"] >= 10
@@ -33,8 +33,13 @@ def test_figures_say_where_and_how_they_were_taken(exported, run_stage):
     assert report["environment"]["threads"] >= 1
     assert len(report["hardware_hash"]) == 64
     assert report["load_ms"]["CPUExecutionProvider"] > 0
-    best = max(r["pictures_per_second"] for r in report["rows"] if r["runtime"] == "onnxruntime")
-    assert report["summary"]["pictures_per_second_best"] == best
+    speeds = {
+        form: [r["pictures_per_second"] for r in report["rows"] if (r["runtime"], r["form"]) == ("onnxruntime", form)]
+        for form in ("model", "fp16")
+    }
+    assert report["summary"]["pictures_per_second_best"] == max(speeds["model"])
+    assert report["variants"]["fp16"]["pictures_per_second_best"] == max(speeds["fp16"])
+    assert report["variants"]["fp16"]["load_ms"]["CPUExecutionProvider"] > 0
     assert Image.open(FOLDER / "latency.png").size[0] > 1000
 
 
@@ -66,7 +71,11 @@ def test_threads_are_obeyed(exported, run_stage, edit_params):
     assert report["environment"]["threads"] == 1
     assert report["skipped"] == []
     assert report["summary"]["p50_ms_batch1"] is None
-    assert [row["batch"] for row in report["rows"]] == [2, 2]
+    assert [(row["runtime"], row["form"], row["batch"]) for row in report["rows"]] == [
+        ("onnxruntime", "model", 2),
+        ("onnxruntime", "fp16", 2),
+        ("torch", "model", 2),
+    ]
 
 
 def test_a_file_of_other_weights_is_refused(exported, run_stage):

@@ -58,7 +58,7 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.mark.parametrize("victim", ["rank 1", "leader"])
+@pytest.mark.parametrize("victim", [pytest.param("rank 1", marks=pytest.mark.slow), "leader"])
 def test_one_killed_ends_all_and_a_restart_equals_an_undisturbed_training(
     long_training: Start, run_stage, edit_params, victim: str
 ):

@@ -112,6 +112,7 @@ print(network.config.sample_size, scheduler.config.num_train_timesteps)
     assert done.stdout.split() == ["16", "1000"], done.stderr
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_saves_and_ends_as_an_undisturbed_one(trained_ddpm, run_stage):
     select_ddpm(Path.cwd(), budget_kimg=2)
     shutil.rmtree(".work")

@@ -212,7 +212,9 @@ def written(loop: TrainingLoop, folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("changes", [{}, {"adversarial": ADVERSARY | {"start_kimg": 0.03}}, VAE])
+@pytest.mark.parametrize(
+    "changes", [pytest.param({}, marks=pytest.mark.slow), {"adversarial": ADVERSARY | {"start_kimg": 0.03}}, VAE]
+)
 def test_an_interrupted_and_an_extended_training_equal_an_undisturbed_one_to_the_byte(images, tmp_path, changes):
     undisturbed = written(finished(images, tmp_path / "whole", **changes), tmp_path / "undisturbed")
     finished(images, tmp_path / "stopped", stop_at=56, **changes)

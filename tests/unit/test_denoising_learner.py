@@ -155,6 +155,7 @@ def nearest_rmse(drawn: np.ndarray, real: np.ndarray) -> float:
     return float(np.sqrt(np.square(apart).mean(2)).min(1).mean())
 
 
+@pytest.mark.slow
 def test_a_tiny_network_learns_four_pictures_by_heart(tmp_path):
     folder = write_images(tmp_path, random_pictures(4).repeat(4, axis=0))
     learner = open_tiny(folder, widths=[16, 32], lr=4e-3, batch=16, ema_half_life_kimg=0.3, steps=16)
