@@ -234,18 +234,23 @@ def test_a_release_that_is_killed_leaves_no_half_one(results: Path):
     assert [path.name for path in Path("releases/plain").iterdir()] == ["1.0.0"]
 
 
+OLDEST = ["numpy==1.26.4", "onnxruntime==1.20.1", "Pillow==10.4.0"]  # the lower bounds of requirements.txt
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_bare_environment_of_three_packages_does(received: Path, tmp_path: Path):
+@pytest.mark.parametrize("packages", [["-r", "requirements.txt"], OLDEST], ids=["newest", "oldest"])
+def test_a_bare_environment_of_three_packages_does(received: Path, tmp_path: Path, packages: list[str]):
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "bare")], check=True)
     python = tmp_path / "bare/bin/python"
     done = subprocess.run([python, "-I", received / "verify.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "pictures were not redrawn: numpy and onnxruntime cannot be imported" in done.stdout
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", received / "requirements.txt"], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], cwd=received, check=True)
     done = subprocess.run([python, "-I", received / "verify.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "8 golden pictures redrawn" in done.stdout
+    assert "8 golden pictures redrawn by model.onnx" in done.stdout
+    assert "8 golden pictures redrawn by model-fp16.onnx" in done.stdout
     grid = tmp_path / "grid.png"
     line = [python, "-I", received / "generate.py", "--seeds", "0-63", "--batch", "64", "--out", grid]
     subprocess.run(list(map(str, line)), check=True)
