@@ -127,17 +127,16 @@ def check_sums(record: Path, found: Trace) -> None:
 def check_models(found: Trace, name: str | None) -> None:
     """Look for the file among the models here: the same bytes, or at least the same weights."""
     files = sorted(MODELS.glob(f"{name or '*'}/onnx/model*.onnx"))
-    there = [file for file in files if file.exists()]
-    for file in there:
+    for file in files:
         if sha256_file(file) == found.sha256:
             return found.check("models", AGREES, f"{file} is this file, to the byte")
-    for file in there:
+    for file in files:
         if identity_of(read_metadata(file)).get("weights") == found.identity.get("weights"):
             return found.check("models", DIFFERS, f"{file} is of the same weights, exported otherwise")
     if name is None:
-        return found.check("models", UNKNOWN, f"none of {len(there)} models here is this file or has its weights")
-    about = f"{MODELS / name} holds another model now" if there else f"{MODELS / name / 'onnx'} holds no file"
-    return found.check("models", DIFFERS if there else UNKNOWN, about)
+        return found.check("models", UNKNOWN, f"none of {len(files)} models here is this file or has its weights")
+    about = f"{MODELS / name} holds another model now" if files else f"{MODELS / name / 'onnx'} holds no file"
+    return found.check("models", DIFFERS if files else UNKNOWN, about)
 
 
 def check_locked(found: Trace, told: dict[str, Any]) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 from pipelines.release.contract import differences
 from pipelines.release.shipped.verify import RECORD
 from pipelines.release.version import parse, released
+from stages.certify.drawing import RANGE
 from stages.errors import InputError
 from stages.generators.onnx_file import OnnxGenerator
 from stages.storage import read_json, sha256_file
 
 BATCH = 64
-PEAK = 2.0  # pictures lie in [-1, 1]
 PERCENTILES = (5, 50, 95)
 
 
@@ -57,7 +57,7 @@ def spread(gaps: np.ndarray) -> dict[str, Any]:
     """Return the distribution of absolute differences, shape (N, C, H, W), over all values and over pictures."""
     errors = (gaps**2).mean(axis=(1, 2, 3), dtype=np.float64)
     differing = errors[errors > 0]
-    psnr = 10 * np.log10(PEAK**2 / differing)
+    psnr = 10 * np.log10(RANGE**2 / differing)
     return {
         "absolute": {"mean": float(gaps.mean()), "p95": float(np.percentile(gaps, 95)), "max": float(gaps.max())},
         "largest_seed": int(gaps.max(axis=(1, 2, 3)).argmax()),

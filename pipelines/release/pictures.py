@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.certify.drawing import LEAST_ERROR, RANGE
+from stages.certify.drawing import differences
 from stages.generators.drawing import pixels
 from stages.generators.interface import ANYTHING, Capabilities
 from stages.generators.onnx_file import OnnxGenerator
@@ -54,9 +54,8 @@ def golden_psnr(variant: OnnxGenerator, generator: OnnxGenerator) -> float:
     Other processors multiply 8-bit numbers in other ways, which moves a picture by a part of what quantising does.
     """
     request = ANYTHING.request(generator.capabilities, GOLDEN_SEEDS)
-    difference = variant.generate(request).astype(np.float64) - generator.generate(request)
-    error = np.maximum((difference**2).mean(axis=(1, 2, 3)), LEAST_ERROR)
-    return float(np.floor((10 * np.log10(RANGE**2 / error)).min() - SPARE_DECIBELS))
+    found = differences(variant.generate(request), generator.generate(request), batch=len(GOLDEN_SEEDS))
+    return float(np.floor(found["psnr"]["min"] - SPARE_DECIBELS))
 
 
 def write_samples(generator: OnnxGenerator, folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from pipelines.curves import curve_metrics
 from pipelines.results import read_results
-from tests.unit.test_publish import FOLDER, NAME, write_scores, write_training
+from tests.unit.published_model import FOLDER, NAME, write_scores, write_training
 
 
 def test_sheets_and_walk_are_among_the_files_and_count_when_they_alone_change(empty_workspace: Path) -> None:
